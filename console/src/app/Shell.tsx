@@ -1,7 +1,32 @@
 /** The frame of all views: navigation, the caller's project, the colour scheme, and what replaces a view without a token. */
-import { ActionIcon, Alert, AppShell, Burger, Group, Image, NavLink, Text, Tooltip, useMantineColorScheme, useComputedColorScheme } from "@mantine/core";
+import {
+  ActionIcon,
+  Alert,
+  AppShell,
+  Burger,
+  Group,
+  Image,
+  NavLink,
+  Text,
+  Tooltip,
+  useMantineColorScheme,
+  useComputedColorScheme,
+} from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
-import { IconActivity, IconBrandDatabricks, IconCube, IconFileCode, IconKey, IconListDetails, IconLogout, IconMoon, IconPhotoSearch, IconPlugConnectedX, IconPlus, IconSun } from "@tabler/icons-react";
+import {
+  IconActivity,
+  IconBrandDatabricks,
+  IconCube,
+  IconFileCode,
+  IconKey,
+  IconListDetails,
+  IconLogout,
+  IconMoon,
+  IconPhotoSearch,
+  IconPlugConnectedX,
+  IconPlus,
+  IconSun,
+} from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { Outlet, useLocation } from "@tanstack/react-router";
 import { Suspense, useEffect } from "react";
@@ -50,7 +75,13 @@ export function Shell() {
       </AppShell.Header>
       <AppShell.Navbar p="xs" aria-label="Views">
         {VIEWS.map((view) => (
-          <MenuLink key={view.to} to={view.to} label={view.label} leftSection={<view.icon size={18} aria-hidden />} active={isUnder(pathname, view.to)} />
+          <MenuLink
+            key={view.to}
+            to={view.to}
+            label={view.label}
+            leftSection={<view.icon size={18} aria-hidden />}
+            active={isUnder(pathname, view.to)}
+          />
         ))}
         <NavLink href="/docs" target="_blank" label="API" leftSection={<IconFileCode size={18} aria-hidden />} mt="auto" />
       </AppShell.Navbar>

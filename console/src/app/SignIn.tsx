@@ -36,9 +36,18 @@ export function SignIn() {
             Sign in
           </Title>
           <Text size="sm">
-            This service requires a token. An administrator of your project creates one with <Code>tinyclip-client tokens create</Code>.
+            This service requires a token. An administrator of your project creates one with{" "}
+            <Code>tinyclip-client tokens create</Code>.
           </Text>
-          <PasswordInput label="Token" placeholder="tc_…" value={value} onChange={(event) => setValue(event.currentTarget.value)} autoComplete="off" required data-autofocus />
+          <PasswordInput
+            label="Token"
+            placeholder="tc_…"
+            value={value}
+            onChange={(event) => setValue(event.currentTarget.value)}
+            autoComplete="off"
+            required
+            data-autofocus
+          />
           {error !== null && <ErrorState error={error} />}
           <Button type="submit" loading={checking} disabled={value.trim() === ""}>
             Sign in

@@ -25,21 +25,28 @@ export const jobsRoute = createRoute({
 export const jobRoute = createRoute({
   getParentRoute: () => root,
   path: "/jobs/$jobId",
-  validateSearch: (given) => optional({
-    tab: text(given.tab),
-    series: list(given.series),
-    smooth: number(given.smooth),
-    scale: oneOf(given.scale, ["log"]),
-    search: text(given.search),
-    level: list(given.level),
-  }),
+  validateSearch: (given) =>
+    optional({
+      tab: text(given.tab),
+      series: list(given.series),
+      smooth: number(given.smooth),
+      scale: oneOf(given.scale, ["log"]),
+      search: text(given.search),
+      level: list(given.level),
+    }),
   component: lazyRouteComponent(() => import("../views/jobs/JobPage")),
 });
 
 export const compareJobsRoute = createRoute({
   getParentRoute: () => root,
   path: "/compare-jobs",
-  validateSearch: (given) => optional({ ids: list(given.ids), series: text(given.series), smooth: number(given.smooth), scale: oneOf(given.scale, ["log"]) }),
+  validateSearch: (given) =>
+    optional({
+      ids: list(given.ids),
+      series: text(given.series),
+      smooth: number(given.smooth),
+      scale: oneOf(given.scale, ["log"]),
+    }),
   component: lazyRouteComponent(() => import("../views/jobs/CompareJobsPage")),
 });
 
@@ -53,7 +60,13 @@ export const newJobRoute = createRoute({
 export const modelsRoute = createRoute({
   getParentRoute: () => root,
   path: "/models",
-  validateSearch: (given) => optional({ task: text(given.task), metric: text(given.metric), x: oneOf(given.x, ["latency", "params", "macs"]), search: text(given.search) }),
+  validateSearch: (given) =>
+    optional({
+      task: text(given.task),
+      metric: text(given.metric),
+      x: oneOf(given.x, ["latency", "params", "macs"]),
+      search: text(given.search),
+    }),
   component: lazyRouteComponent(() => import("../views/models/ModelsPage")),
 });
 
@@ -67,7 +80,8 @@ export const modelRoute = createRoute({
 export const compareModelsRoute = createRoute({
   getParentRoute: () => root,
   path: "/compare-models",
-  validateSearch: (given) => optional({ models: list(given.models), task: text(given.task), show: text(given.show), label: text(given.label) }),
+  validateSearch: (given) =>
+    optional({ models: list(given.models), task: text(given.task), show: text(given.show), label: text(given.label) }),
   component: lazyRouteComponent(() => import("../views/models/CompareModelsPage")),
 });
 
@@ -87,21 +101,22 @@ export const datasetRoute = createRoute({
 export const playgroundRoute = createRoute({
   getParentRoute: () => root,
   path: "/playground",
-  validateSearch: (given) => optional({
-    mode: oneOf(given.mode, ["classify", "search"]),
-    deployment: text(given.deployment),
-    second: text(given.second),
-    index: text(given.index),
-    secondIndex: text(given.secondIndex),
-    query: text(given.query),
-    item: text(given.item),
-    filter: text(given.filter),
-    compatible: oneOf(given.compatible, ["yes"]),
-    labels: text(given.labels),
-    labelSet: text(given.labelSet),
-    template: text(given.template),
-    top: number(given.top),
-  }),
+  validateSearch: (given) =>
+    optional({
+      mode: oneOf(given.mode, ["classify", "search"]),
+      deployment: text(given.deployment),
+      second: text(given.second),
+      index: text(given.index),
+      secondIndex: text(given.secondIndex),
+      query: text(given.query),
+      item: text(given.item),
+      filter: text(given.filter),
+      compatible: oneOf(given.compatible, ["yes"]),
+      labels: text(given.labels),
+      labelSet: text(given.labelSet),
+      template: text(given.template),
+      top: number(given.top),
+    }),
   component: lazyRouteComponent(() => import("../views/playground/PlaygroundPage")),
 });
 
@@ -126,8 +141,20 @@ export const tokensRoute = createRoute({
 
 export const router = createRouter({
   routeTree: root.addChildren([
-    home, jobsRoute, jobRoute, compareJobsRoute, newJobRoute, modelsRoute, modelRoute, compareModelsRoute, datasetsRoute,
-    datasetRoute, playgroundRoute, serviceRoute, deploymentRoute, tokensRoute,
+    home,
+    jobsRoute,
+    jobRoute,
+    compareJobsRoute,
+    newJobRoute,
+    modelsRoute,
+    modelRoute,
+    compareModelsRoute,
+    datasetsRoute,
+    datasetRoute,
+    playgroundRoute,
+    serviceRoute,
+    deploymentRoute,
+    tokensRoute,
   ]),
   // Lists are repeated parameters (`state=running&state=queued`), as in the API.
   parseSearch,

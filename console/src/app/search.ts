@@ -11,7 +11,9 @@ export function number(given: unknown): number | undefined {
 }
 
 export function list(given: unknown): string[] | undefined {
-  const values = (Array.isArray(given) ? given : [given]).filter((value): value is string => typeof value === "string" && value !== "");
+  const values = (Array.isArray(given) ? given : [given]).filter(
+    (value): value is string => typeof value === "string" && value !== "",
+  );
   return values.length > 0 ? values : undefined;
 }
 
@@ -21,7 +23,9 @@ export function oneOf<const T extends string>(given: unknown, allowed: readonly 
 
 /** Return the parameters that are given: all are optional in links to a view. */
 export function optional<T extends object>(search: T): { [Name in keyof T]?: Exclude<T[Name], undefined> } {
-  return Object.fromEntries(Object.entries(search).filter(([, value]) => value !== undefined)) as { [Name in keyof T]?: Exclude<T[Name], undefined> };
+  return Object.fromEntries(Object.entries(search).filter(([, value]) => value !== undefined)) as {
+    [Name in keyof T]?: Exclude<T[Name], undefined>;
+  };
 }
 
 /** `state=running&state=queued&search=x` as an object; a repeated parameter is a list. */

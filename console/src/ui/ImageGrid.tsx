@@ -44,7 +44,13 @@ export function ImageGrid({ label, images, onOpen, size = 128, captionHeight = 5
 
   return (
     <div ref={ref}>
-      <div ref={grid} role="list" aria-label={label} onKeyDown={onKeyDown} style={{ position: "relative", height: virtual.height }}>
+      <div
+        ref={grid}
+        role="list"
+        aria-label={label}
+        onKeyDown={onKeyDown}
+        style={{ position: "relative", height: virtual.height }}
+      >
         {width > 0 &&
           shown.map(({ row, top }) => (
             <div key={row} role="none" style={rowStyle(columns, top)}>
@@ -74,7 +80,10 @@ export function ImageGrid({ label, images, onOpen, size = 128, captionHeight = 5
 }
 
 function rowStyle(columns: number, top: number | undefined) {
-  const place = top === undefined ? { marginBottom: GAP } : ({ position: "absolute", insetInline: 0, transform: `translateY(${top}px)` } as const);
+  const place =
+    top === undefined
+      ? { marginBottom: GAP }
+      : ({ position: "absolute", insetInline: 0, transform: `translateY(${top}px)` } as const);
   return { ...place, display: "grid", gap: GAP, gridTemplateColumns: `repeat(${columns}, minmax(0, 1fr))` };
 }
 
@@ -84,7 +93,13 @@ function useRows(count: number, height: number, grid: { current: HTMLDivElement 
   useLayoutEffect(() => {
     if (grid.current !== null) setOffset(grid.current.getBoundingClientRect().top + window.scrollY);
   }, [count, grid]);
-  const virtualizer = useWindowVirtualizer({ count, estimateSize: () => height, overscan: 3, scrollMargin: offset, rangeExtractor: (range) => withRow(defaultRangeExtractor(range), active) });
+  const virtualizer = useWindowVirtualizer({
+    count,
+    estimateSize: () => height,
+    overscan: 3,
+    scrollMargin: offset,
+    rangeExtractor: (range) => withRow(defaultRangeExtractor(range), active),
+  });
   const rows = virtualizer.getVirtualItems().map((item) => ({ row: item.index, top: item.start - offset }));
   const reveal = (row: number) => count > 0 && virtualizer.scrollToIndex(row, { align: "auto" });
   return { rows, height: count > 0 ? virtualizer.getTotalSize() : undefined, reveal };

@@ -18,12 +18,26 @@ interface Props {
 }
 
 /** A thumbnail with its caption, which opens the details. */
-export const ImageTile = memo(function ImageTile({ image, size, captionHeight, place, count, tabIndex, onFocus, onOpen, action }: Props) {
+export const ImageTile = memo(function ImageTile({
+  image,
+  size,
+  captionHeight,
+  place,
+  count,
+  tabIndex,
+  onFocus,
+  onOpen,
+  action,
+}: Props) {
   return (
     <Box role="listitem" aria-setsize={count} aria-posinset={place + 1} className={classes.tile} onFocus={() => onFocus(place)}>
       <UnstyledButton className={classes.open} data-place={place} tabIndex={tabIndex} onClick={() => onOpen(image.id)}>
         <Center className={classes.picture} h={size}>
-          {image.src === null ? <IconPhotoOff role="img" aria-label={`${image.alt}: no picture`} opacity={0.5} /> : <AuthorisedImage src={image.src} alt={image.alt} size={size} />}
+          {image.src === null ? (
+            <IconPhotoOff role="img" aria-label={`${image.alt}: no picture`} opacity={0.5} />
+          ) : (
+            <AuthorisedImage src={image.src} alt={image.alt} size={size} />
+          )}
         </Center>
         <Box className={classes.caption} h={captionHeight}>
           {image.caption}

@@ -9,7 +9,10 @@ export const TextLink = createLink(function TextLink({ ref, ...props }: AnchorPr
   return <Anchor ref={ref} {...props} />;
 });
 
-export const ButtonLink = createLink(function ButtonLink({ ref, ...props }: ButtonProps & Html & { ref?: Ref<HTMLAnchorElement> }) {
+export const ButtonLink = createLink(function ButtonLink({
+  ref,
+  ...props
+}: ButtonProps & Html & { ref?: Ref<HTMLAnchorElement> }) {
   return <Button ref={ref} component="a" {...props} />;
 });
 

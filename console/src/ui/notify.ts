@@ -8,5 +8,11 @@ export function done(message: string): void {
 
 /** Report an action that has failed, with the server's reason. */
 export function failed(action: string, error: unknown): void {
-  notifications.show({ title: `${action} failed`, message: visible(error instanceof Error ? error.message : String(error)), color: "red", autoClose: 10_000, closeButtonProps: { "aria-label": "Close" } });
+  notifications.show({
+    title: `${action} failed`,
+    message: visible(error instanceof Error ? error.message : String(error)),
+    color: "red",
+    autoClose: 10_000,
+    closeButtonProps: { "aria-label": "Close" },
+  });
 }

@@ -35,7 +35,17 @@ export interface ChartProps {
 
 const NO_MARKS: Mark[] = [];
 
-export function Chart({ title, curves, height = 220, xLabel = "step", logarithmic = false, format = significant, group, marks = NO_MARKS, heading }: ChartProps) {
+export function Chart({
+  title,
+  curves,
+  height = 220,
+  xLabel = "step",
+  logarithmic = false,
+  format = significant,
+  group,
+  marks = NO_MARKS,
+  heading,
+}: ChartProps) {
   const [asTable, setAsTable] = useState(false);
   const label = asTable ? `Show ${title} as curves` : `Show ${title} as a table`;
   return (

@@ -24,7 +24,15 @@ export default function Plot({ title, curves, height, xLabel, logarithmic, forma
   const began = useRef<number | null>(null);
   const drawn = useRef<Curve[] | null>(null);
   const isDark = useComputedColorScheme("light") === "dark";
-  const look = JSON.stringify([curves.map(({ label, color, dash, points }) => [label, color, dash, points]), isDark, logarithmic, xLabel, group, height, marks]);
+  const look = JSON.stringify([
+    curves.map(({ label, color, dash, points }) => [label, color, dash, points]),
+    isDark,
+    logarithmic,
+    xLabel,
+    group,
+    height,
+    marks,
+  ]);
 
   useEffect(() => {
     if (place.current === null || width === 0) return;
@@ -47,7 +55,11 @@ export default function Plot({ title, curves, height, xLabel, logarithmic, forma
       current.setData(data({ ...latest.current, ...rangeOf(current) }), false);
       current.redraw();
     };
-    const made = new uPlot(options({ curves, height, width, xLabel, logarithmic, format, group, isDark, marks, onScale, onDraw }), data({ curves, width, logarithmic }), place.current);
+    const made = new uPlot(
+      options({ curves, height, width, xLabel, logarithmic, format, group, isDark, marks, onScale, onDraw }),
+      data({ curves, width, logarithmic }),
+      place.current,
+    );
     plot.current = made;
     drawn.current = curves;
     return () => {
@@ -78,7 +90,19 @@ export default function Plot({ title, curves, height, xLabel, logarithmic, forma
   );
 }
 
-function data({ curves, width, logarithmic, from, to }: { curves: Curve[]; width: number; logarithmic: boolean; from?: number; to?: number }): uPlot.AlignedData {
+function data({
+  curves,
+  width,
+  logarithmic,
+  from,
+  to,
+}: {
+  curves: Curve[];
+  width: number;
+  logarithmic: boolean;
+  from?: number;
+  to?: number;
+}): uPlot.AlignedData {
   const view = {
     from: from ?? Math.min(...curves.map((curve) => curve.x[0] ?? Infinity)),
     to: to ?? Math.max(...curves.map((curve) => curve.x[curve.x.length - 1] ?? -Infinity)),

@@ -19,7 +19,19 @@ interface Look {
   onDraw: () => void;
 }
 
-export function options({ curves, height, width, xLabel, logarithmic, format, group, isDark, marks, onScale, onDraw }: Look): uPlot.Options {
+export function options({
+  curves,
+  height,
+  width,
+  xLabel,
+  logarithmic,
+  format,
+  group,
+  isDark,
+  marks,
+  onScale,
+  onDraw,
+}: Look): uPlot.Options {
   const ink = isDark ? "#c9c9c9" : "#343a40";
   const lines = isDark ? "#3b3b3b" : "#e9ecef";
   const axis = { stroke: ink, grid: { stroke: lines, width: 1 }, ticks: { stroke: lines, width: 1 } };
@@ -30,9 +42,16 @@ export function options({ curves, height, width, xLabel, logarithmic, format, gr
     cursor: { drag: { x: true, y: false }, ...(group === undefined ? {} : { sync: { key: group } }) },
     axes: [
       { ...axis, label: xLabel, labelSize: 20, size: 34, values: (_, ticks) => ticks.map((tick) => significant(tick, 6)) },
-      { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => (tick == null ? "" : format === significant ? tickLabel(tick) : format(tick))) },
+      {
+        ...axis,
+        size: 64,
+        values: (_, ticks) => ticks.map((tick) => (tick == null ? "" : format === significant ? tickLabel(tick) : format(tick))),
+      },
     ],
-    series: [{ label: xLabel, value: (_: uPlot, value: number | null) => (value == null ? "–" : significant(value, 6)) }, ...curves.map((curve) => line(curve, format, isDark))],
+    series: [
+      { label: xLabel, value: (_: uPlot, value: number | null) => (value == null ? "–" : significant(value, 6)) },
+      ...curves.map((curve) => line(curve, format, isDark)),
+    ],
     hooks: { setScale: [onScale], drawAxes: [(plot) => drawMarks(plot, marks, ink)], draw: [onDraw] },
   };
 }

@@ -7,7 +7,10 @@ const curve = (y: (index: number) => number | null): Curve => ({ label: "", colo
 const whole = { from: 0, to: 9_999, columns: 100 };
 
 it("keeps a peak of one point, the first and the last", () => {
-  const found = reduce(curve((index) => (index === 4_321 ? 50 : Math.sin(index))), whole);
+  const found = reduce(
+    curve((index) => (index === 4_321 ? 50 : Math.sin(index))),
+    whole,
+  );
   expect(found.x.length).toBeLessThan(250);
   expect(Array.from(found.y)).toContain(50);
   expect([found.x[0], found.x[found.x.length - 1]]).toEqual([0, 9_999]);
@@ -15,14 +18,28 @@ it("keeps a peak of one point, the first and the last", () => {
 });
 
 it("keeps every point of a narrow view, and the extent of the rest", () => {
-  const found = Array.from(reduce(curve((index) => index), { from: 5_000, to: 5_050, columns: 100 }).x);
+  const found = Array.from(
+    reduce(
+      curve((index) => index),
+      { from: 5_000, to: 5_050, columns: 100 },
+    ).x,
+  );
   expect(found.filter((x) => x >= 5_000 && x < 5_050)).toHaveLength(50);
   expect([found[0], found.at(-1)]).toEqual([0, 9_999]);
 });
 
 it("keeps gaps, and leaves out what a logarithmic axis cannot show", () => {
-  expect(reduce(curve((index) => (index > 4_000 && index < 6_000 ? null : 1)), whole).y).toContain(null);
-  expect(Array.from(reduce({ ...curve(() => 0), x: [1, 2, 3], y: [0, -1, 2] }, { ...whole, positive: true }).y)).toEqual([null, null, 2]);
+  expect(
+    reduce(
+      curve((index) => (index > 4_000 && index < 6_000 ? null : 1)),
+      whole,
+    ).y,
+  ).toContain(null);
+  expect(Array.from(reduce({ ...curve(() => 0), x: [1, 2, 3], y: [0, -1, 2] }, { ...whole, positive: true }).y)).toEqual([
+    null,
+    null,
+    2,
+  ]);
 });
 
 it("finds the place of a value", () => {

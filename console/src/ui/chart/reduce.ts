@@ -28,7 +28,11 @@ export function reduce(curve: Curve, { from, to, columns, positive = false }: Vi
     pick(curve, end, count, (x[count - 1]! - x[Math.min(end, count - 1)]!) / OUTSIDE, kept);
   }
   const values = kept.map((index) => y[index]!);
-  return { ...curve, x: kept.map((index) => x[index]!), y: values.map((value) => (isGap(value) || (positive && value <= 0) ? null : value)) };
+  return {
+    ...curve,
+    x: kept.map((index) => x[index]!),
+    y: values.map((value) => (isGap(value) || (positive && value <= 0) ? null : value)),
+  };
 }
 
 function isGap(value: number | null | undefined): value is null | undefined {

@@ -4,7 +4,9 @@ import { rows, summary } from "./summary";
 
 it("reads the newest value of each curve", () => {
   const curve = { label: "loss", color: "", x: [1, 2, 3], y: [3, 2, NaN] };
-  expect(summary("Loss", [curve, { ...curve, label: "empty", x: [], y: [] }], String)).toBe("Loss. loss: 2 at 2; empty: no points");
+  expect(summary("Loss", [curve, { ...curve, label: "empty", x: [], y: [] }], String)).toBe(
+    "Loss. loss: 2 at 2; empty: no points",
+  );
 });
 
 it("has some steps of long curves as a table, the first and the last among them", () => {

@@ -32,7 +32,14 @@ export function MarkLink({ ref, point, group, left, top, isActive, isStop, onAct
   };
   const drawing = (
     <>
-      <circle cx={left} cy={top} r={12} fill="transparent" stroke={isActive ? "var(--mantine-color-text)" : "none"} strokeWidth={1.5} />
+      <circle
+        cx={left}
+        cy={top}
+        r={12}
+        fill="transparent"
+        stroke={isActive ? "var(--mantine-color-text)" : "none"}
+        strokeWidth={1.5}
+      />
       <Shape mark={group.mark} color={group.color} left={left} top={top} />
     </>
   );

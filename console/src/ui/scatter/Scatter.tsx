@@ -35,7 +35,12 @@ export function Scatter({ title, points, groups, frontOf, xLabel, yLabel, format
   const [x, y] = useMemo(() => scales(points, width, height), [points, width, height]);
   const front = useMemo(() => paretoFront(points.filter((point) => point.group === frontOf)), [points, frontOf]);
   const names = useMemo(() => {
-    const named = frontFirst(points, front).map((point) => ({ key: point.key, label: visible(point.label, 40), left: x(point.x), top: y(point.y) }));
+    const named = frontFirst(points, front).map((point) => ({
+      key: point.key,
+      label: visible(point.label, 40),
+      left: x(point.x),
+      top: y(point.y),
+    }));
     return placeNames(named, [MARGIN.left, width - 4]);
   }, [points, front, x, y, width]);
   const shown = points.find((point) => point.key === active);
@@ -52,9 +57,31 @@ export function Scatter({ title, points, groups, frontOf, xLabel, yLabel, format
             aria-label={`${title}. Arrow keys go from point to point.`}
             style={{ display: "block", overflow: "visible" }}
           >
-            <Axes x={x} y={y} width={width} height={height} margin={MARGIN} labels={[xLabel, yLabel]} formats={[formatX, formatY]} />
-            <path d={line(frontSteps(front, x.domain[1]), x, y)} fill="none" stroke="var(--mantine-color-dimmed)" strokeWidth={1.5} strokeDasharray="5 4" aria-hidden />
-            <g aria-hidden fontSize={11} fill="var(--mantine-color-text)" stroke="var(--mantine-color-body)" strokeWidth={3} paintOrder="stroke">
+            <Axes
+              x={x}
+              y={y}
+              width={width}
+              height={height}
+              margin={MARGIN}
+              labels={[xLabel, yLabel]}
+              formats={[formatX, formatY]}
+            />
+            <path
+              d={line(frontSteps(front, x.domain[1]), x, y)}
+              fill="none"
+              stroke="var(--mantine-color-dimmed)"
+              strokeWidth={1.5}
+              strokeDasharray="5 4"
+              aria-hidden
+            />
+            <g
+              aria-hidden
+              fontSize={11}
+              fill="var(--mantine-color-text)"
+              stroke="var(--mantine-color-body)"
+              strokeWidth={3}
+              paintOrder="stroke"
+            >
               {names.map((name) => (
                 <text key={name.key} x={name.left + name.dx} y={name.top + name.dy + 4} textAnchor={name.anchor}>
                   {name.label}
@@ -72,8 +99,15 @@ export function Scatter({ title, points, groups, frontOf, xLabel, yLabel, format
 
 function scales(points: Point[], width: number, height: number): [Scale, Scale] {
   return [
-    logScale(points.map((point) => point.x), [MARGIN.left, Math.max(width - MARGIN.right, MARGIN.left + 1)]),
-    linearScale(points.map((point) => point.y), [height - MARGIN.bottom, MARGIN.top], [0, 1]),
+    logScale(
+      points.map((point) => point.x),
+      [MARGIN.left, Math.max(width - MARGIN.right, MARGIN.left + 1)],
+    ),
+    linearScale(
+      points.map((point) => point.y),
+      [height - MARGIN.bottom, MARGIN.top],
+      [0, 1],
+    ),
   ];
 }
 

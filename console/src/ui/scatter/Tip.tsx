@@ -14,7 +14,13 @@ export function Tip({ point, left, top, width }: { point: Point; left: number; t
       p="xs"
       pos="absolute"
       aria-hidden
-      style={{ left: Math.max(0, Math.min(isRight ? left - WIDTH - 14 : left + 14, width - WIDTH)), top: Math.max(0, top - 30), width: WIDTH, pointerEvents: "none", zIndex: 5 }}
+      style={{
+        left: Math.max(0, Math.min(isRight ? left - WIDTH - 14 : left + 14, width - WIDTH)),
+        top: Math.max(0, top - 30),
+        width: WIDTH,
+        pointerEvents: "none",
+        zIndex: 5,
+      }}
     >
       <Text fw={600} size="sm" className="user-text">
         {visible(point.label, 120)}

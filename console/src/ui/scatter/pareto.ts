@@ -7,7 +7,9 @@ export interface Place {
 
 /** Return the points that none other beats (at most its x with more y, or less x with as much), by ascending x. */
 export function paretoFront<P extends Place>(points: readonly P[]): P[] {
-  const byX = points.filter((point) => Number.isFinite(point.x) && Number.isFinite(point.y)).sort((a, b) => a.x - b.x || b.y - a.y);
+  const byX = points
+    .filter((point) => Number.isFinite(point.x) && Number.isFinite(point.y))
+    .sort((a, b) => a.x - b.x || b.y - a.y);
   const front: P[] = [];
   for (const point of byX) {
     const last = front.at(-1);
@@ -20,6 +22,9 @@ export function paretoFront<P extends Place>(points: readonly P[]): P[] {
 export function frontSteps(front: readonly Place[], right: number): Place[] {
   return front.flatMap((point, place) => {
     const next = front[place + 1];
-    return [{ x: point.x, y: point.y }, { x: next?.x ?? Math.max(right, point.x), y: point.y }];
+    return [
+      { x: point.x, y: point.y },
+      { x: next?.x ?? Math.max(right, point.x), y: point.y },
+    ];
   });
 }

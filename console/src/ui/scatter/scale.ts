@@ -18,7 +18,11 @@ export function logScale(values: readonly number[], pixels: [number, number]): S
 }
 
 /** Return a linear scale of values, with a little room, within `limits`. */
-export function linearScale(values: readonly number[], pixels: [number, number], limits: [number, number] = [-Infinity, Infinity]): Scale {
+export function linearScale(
+  values: readonly number[],
+  pixels: [number, number],
+  limits: [number, number] = [-Infinity, Infinity],
+): Scale {
   const [least, most] = range(values, [0, 1]);
   const room = Math.max(0.1 * (most - least), 0.02 * Math.abs(most), 1e-6);
   const domain: [number, number] = [Math.max(least - room, limits[0]), Math.min(most + room, limits[1])];
@@ -45,7 +49,8 @@ export function linearTicks([least, most]: [number, number], count = 5): number[
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((digit) => digit * power).find((size) => size >= rough) ?? rough;
   const ticks: number[] = [];
-  for (let at = Math.ceil(least / step - 1e-9); at * step <= most + 1e-9 * step; at += 1) ticks.push(Number((at * step).toPrecision(12)));
+  for (let at = Math.ceil(least / step - 1e-9); at * step <= most + 1e-9 * step; at += 1)
+    ticks.push(Number((at * step).toPrecision(12)));
   return ticks;
 }
 

@@ -4,14 +4,37 @@ import { frontSteps, paretoFront } from "./pareto";
 import { linearScale, linearTicks, logScale, logTicks } from "./scale";
 
 it("keeps the points that none other beats", () => {
-  const [small, worse, large, same] = [{ x: 1, y: 0.4 }, { x: 2, y: 0.3 }, { x: 4, y: 0.6 }, { x: 5, y: 0.6 }];
+  const [small, worse, large, same] = [
+    { x: 1, y: 0.4 },
+    { x: 2, y: 0.3 },
+    { x: 4, y: 0.6 },
+    { x: 5, y: 0.6 },
+  ];
   expect(paretoFront([same!, large!, worse!, small!])).toEqual([small, large]);
-  expect(paretoFront([{ x: 1, y: 0.4 }, { x: 1, y: 0.5 }])).toEqual([{ x: 1, y: 0.5 }]);
+  expect(
+    paretoFront([
+      { x: 1, y: 0.4 },
+      { x: 1, y: 0.5 },
+    ]),
+  ).toEqual([{ x: 1, y: 0.5 }]);
   expect(paretoFront([{ x: NaN, y: 1 }])).toEqual([]);
 });
 
 it("draws the front as steps up to the right edge", () => {
-  expect(frontSteps([{ x: 1, y: 1 }, { x: 3, y: 2 }], 9)).toEqual([{ x: 1, y: 1 }, { x: 3, y: 1 }, { x: 3, y: 2 }, { x: 9, y: 2 }]);
+  expect(
+    frontSteps(
+      [
+        { x: 1, y: 1 },
+        { x: 3, y: 2 },
+      ],
+      9,
+    ),
+  ).toEqual([
+    { x: 1, y: 1 },
+    { x: 3, y: 1 },
+    { x: 3, y: 2 },
+    { x: 9, y: 2 },
+  ]);
 });
 
 it("has round ticks", () => {
@@ -31,7 +54,10 @@ it("places equal values and single points within the axis", () => {
 
 it("writes names where they cover no other, and leaves out those without room", () => {
   const at = (key: string, left: number, top = 50) => ({ key, label: "abcdef", left, top });
-  expect(placeNames([at("a", 10), at("b", 90)], [0, 140]).map(({ key, anchor, dy }) => [key, anchor, dy])).toEqual([["a", "start", 10], ["b", "start", 10]]);
+  expect(placeNames([at("a", 10), at("b", 90)], [0, 140]).map(({ key, anchor, dy }) => [key, anchor, dy])).toEqual([
+    ["a", "start", 10],
+    ["b", "start", 10],
+  ]);
   expect(placeNames([at("a", 120)], [0, 140]).map(({ anchor }) => anchor)).toEqual(["end"]);
   expect(placeNames([at("a", 20)], [0, 30])).toEqual([]);
 });

@@ -4,7 +4,15 @@ import type { Schemas } from "../../api/client";
 import { visible } from "../../app/labels";
 
 /** Why the newest registration, or a reinforcement, failed; the message names the remedy. */
-export function DatasetFailure({ error, title = "The registration failed", isShort = false }: { error: Schemas["DatasetError"] | null; title?: string; isShort?: boolean }) {
+export function DatasetFailure({
+  error,
+  title = "The registration failed",
+  isShort = false,
+}: {
+  error: Schemas["DatasetError"] | null;
+  title?: string;
+  isShort?: boolean;
+}) {
   if (error === null) return null;
   const text = (
     <Text size={isShort ? "xs" : "sm"} className="user-text" lineClamp={isShort ? 3 : undefined}>

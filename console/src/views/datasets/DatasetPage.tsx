@@ -36,11 +36,17 @@ function Loaded({ dataset }: { dataset: Dataset }) {
   const { version: wanted = "latest" } = datasetRoute.useSearch();
   const version = useVersion(dataset.name, wanted, dataset.latest);
   return (
-    <Page title={dataset.name} subtitle={dataset.state !== "ready" && <State dataset={{ ...dataset, error: null }} />} actions={<Actions dataset={dataset} version={version.data} />}>
+    <Page
+      title={dataset.name}
+      subtitle={dataset.state !== "ready" && <State dataset={{ ...dataset, error: null }} />}
+      actions={<Actions dataset={dataset} version={version.data} />}
+    >
       <DatasetFailure error={dataset.error ?? null} />
       {dataset.latest == null ? (
         <Empty title={dataset.state === "registering" ? "The shards are being read" : "There is no version"}>
-          {dataset.state === "registering" ? "The report is shown as soon as all of them are read." : "Correct what the error names, and read the data set again."}
+          {dataset.state === "registering"
+            ? "The report is shown as soon as all of them are read."
+            : "Correct what the error names, and read the data set again."}
         </Empty>
       ) : (
         <Answer of={version}>{(found) => <Views dataset={dataset} version={found} />}</Answer>
@@ -55,7 +61,13 @@ function Views({ dataset, version }: { dataset: Dataset; version: DatasetVersion
   return (
     <Stack>
       <Summary version={version} />
-      <Tabs value={tab} keepMounted={false} onChange={(next) => void navigate({ search: (before) => ({ ...before, tab: next === "report" ? undefined : (next ?? undefined) }) })}>
+      <Tabs
+        value={tab}
+        keepMounted={false}
+        onChange={(next) =>
+          void navigate({ search: (before) => ({ ...before, tab: next === "report" ? undefined : (next ?? undefined) }) })
+        }
+      >
         <Tabs.List mb="md">
           <Tabs.Tab value="report">Report</Tabs.Tab>
           <Tabs.Tab value="samples">Samples</Tabs.Tab>
@@ -66,7 +78,11 @@ function Views({ dataset, version }: { dataset: Dataset; version: DatasetVersion
           <ReportTab version={version} />
         </Tabs.Panel>
         <Tabs.Panel value="samples">
-          <SamplesTab version={version} use={readUse(use)} onUse={(next) => void navigate({ search: (before) => ({ ...before, use: next }), replace: true })} />
+          <SamplesTab
+            version={version}
+            use={readUse(use)}
+            onUse={(next) => void navigate({ search: (before) => ({ ...before, use: next }), replace: true })}
+          />
         </Tabs.Panel>
         <Tabs.Panel value="reinforcements">
           <ReinforcementsTab version={version} />
@@ -110,19 +126,22 @@ function Actions({ dataset, version }: { dataset: Dataset; version: DatasetVersi
         </Menu>
       )}
       <RegisterModal opened={isOpen} onClose={close} again={dataset} />
-      <DeleteDataset
-        name={deleted}
-        onClose={() => setDeleted(null)}
-        onDeleted={() => void navigate({ to: "/datasets" })}
-      />
+      <DeleteDataset name={deleted} onClose={() => setDeleted(null)} onDeleted={() => void navigate({ to: "/datasets" })} />
     </Group>
   );
 }
 
 function VersionSelect({ dataset, version }: { dataset: Dataset; version: DatasetVersion }) {
   const navigate = useNavigate({ from: datasetRoute.fullPath });
-  const names = (number: number) => [...Object.entries(dataset.aliases).filter(([, at]) => at === number).map(([alias]) => alias), ...(number === dataset.latest ? ["latest"] : [])];
-  const data = [...dataset.versions].sort((a, b) => b - a).map((number) => ({ value: String(number), label: [`@${number}`, ...names(number)].join(" · ") }));
+  const names = (number: number) => [
+    ...Object.entries(dataset.aliases)
+      .filter(([, at]) => at === number)
+      .map(([alias]) => alias),
+    ...(number === dataset.latest ? ["latest"] : []),
+  ];
+  const data = [...dataset.versions]
+    .sort((a, b) => b - a)
+    .map((number) => ({ value: String(number), label: [`@${number}`, ...names(number)].join(" · ") }));
   return (
     <Select
       aria-label="Version"
@@ -130,7 +149,11 @@ function VersionSelect({ dataset, version }: { dataset: Dataset; version: Datase
       data={data}
       value={String(version.version)}
       allowDeselect={false}
-      onChange={(next) => void navigate({ search: (before) => ({ ...before, version: next === String(dataset.latest) ? undefined : (next ?? undefined) }) })}
+      onChange={(next) =>
+        void navigate({
+          search: (before) => ({ ...before, version: next === String(dataset.latest) ? undefined : (next ?? undefined) }),
+        })
+      }
     />
   );
 }

@@ -71,7 +71,12 @@ function Row({ dataset, onDelete }: { dataset: Dataset; onDelete: ((name: string
         <Table.Td ta="right">
           {dataset.state !== "deleting" && (
             <Tooltip label={`Delete ${dataset.name}`}>
-              <ActionIcon variant="subtle" color="gray" onClick={() => onDelete(dataset.name)} aria-label={`Delete ${dataset.name}`}>
+              <ActionIcon
+                variant="subtle"
+                color="gray"
+                onClick={() => onDelete(dataset.name)}
+                aria-label={`Delete ${dataset.name}`}
+              >
                 <IconTrash size={16} />
               </ActionIcon>
             </Tooltip>
@@ -108,7 +113,8 @@ export function State({ dataset }: { dataset: Dataset }) {
 function Samples({ dataset: { name, latest } }: { dataset: Dataset }) {
   const version = useQuery({
     queryKey: ["datasets", name, "version", "latest", latest],
-    queryFn: () => ask(api.GET("/v1/datasets/{name}/versions/{version}", { params: { path: { name, version: String(latest) } } })),
+    queryFn: () =>
+      ask(api.GET("/v1/datasets/{name}/versions/{version}", { params: { path: { name, version: String(latest) } } })),
     enabled: latest != null,
     staleTime: Infinity,
   });

@@ -18,12 +18,21 @@ export default function DatasetsPage() {
   );
   const found = datasets.data?.pages.flatMap((page) => page.items);
   return (
-    <Page title="Data sets" subtitle="Images with captions that models are trained on, read once and checked before any training" actions={found?.length ? register : undefined}>
+    <Page
+      title="Data sets"
+      subtitle="Images with captions that models are trained on, read once and checked before any training"
+      actions={found?.length ? register : undefined}
+    >
       {found === undefined ? (
-        datasets.isError ? <ErrorState error={datasets.error} onRetry={() => void datasets.refetch()} /> : <Loading />
+        datasets.isError ? (
+          <ErrorState error={datasets.error} onRetry={() => void datasets.refetch()} />
+        ) : (
+          <Loading />
+        )
       ) : found.length === 0 ? (
         <Empty title="No data set is registered" action={register}>
-          A data set is a set of WebDataset shards with images and captions. It is read once; every problem that is found is reported with examples and a remedy.
+          A data set is a set of WebDataset shards with images and captions. It is read once; every problem that is found is
+          reported with examples and a remedy.
         </Empty>
       ) : (
         <DatasetTable datasets={found} />

@@ -5,7 +5,15 @@ import { ConfirmModal } from "../../ui/ConfirmModal";
 import { useChange } from "./queries";
 
 /** Ask before a data set is deleted. `name`: null for no question. */
-export function DeleteDataset({ name, onClose, onDeleted }: { name: string | null; onClose: () => void; onDeleted?: () => void }) {
+export function DeleteDataset({
+  name,
+  onClose,
+  onDeleted,
+}: {
+  name: string | null;
+  onClose: () => void;
+  onDeleted?: () => void;
+}) {
   const removal = useChange(
     (given: string) => ask(api.DELETE("/v1/datasets/{name}", { params: { path: { name: given } } })),
     (_, given) => {
@@ -27,7 +35,10 @@ export function DeleteDataset({ name, onClose, onDeleted }: { name: string | nul
         onClose();
       }}
     >
-      <Text size="sm">All its versions, their reports and their index are removed. A registration that runs is stopped. The shards are not touched.</Text>
+      <Text size="sm">
+        All its versions, their reports and their index are removed. A registration that runs is stopped. The shards are not
+        touched.
+      </Text>
     </ConfirmModal>
   );
 }

@@ -55,7 +55,10 @@ export function useVersion(name: string, version: string, latest: number | null 
 export function useVersions(name: string, latest: number | null | undefined) {
   return useInfiniteQuery({
     queryKey: [...DATASETS, name, "versions", latest],
-    queryFn: ({ pageParam }) => ask(api.GET("/v1/datasets/{name}/versions", { params: { path: { name }, query: { page_size: 100, page_token: pageParam } } })),
+    queryFn: ({ pageParam }) =>
+      ask(
+        api.GET("/v1/datasets/{name}/versions", { params: { path: { name }, query: { page_size: 100, page_token: pageParam } } }),
+      ),
     initialPageParam: undefined as string | undefined,
     getNextPageParam: (page) => page.next_page_token ?? undefined,
   });
@@ -64,7 +67,8 @@ export function useVersions(name: string, latest: number | null | undefined) {
 export function useReport({ name, version }: DatasetVersion) {
   return useQuery({
     queryKey: [...DATASETS, name, "report", version],
-    queryFn: () => ask(api.GET("/v1/datasets/{name}/versions/{version}/report", { params: { path: { name, version: String(version) } } })),
+    queryFn: () =>
+      ask(api.GET("/v1/datasets/{name}/versions/{version}/report", { params: { path: { name, version: String(version) } } })),
     staleTime: Infinity, // a version is immutable
   });
 }
@@ -104,7 +108,10 @@ export function isTerminal(reinforcement: Reinforcement): boolean {
 }
 
 /** A request that changes something, after which everything about data sets is read again. */
-export function useChange<Given, Answer>(change: (given: Given) => Promise<Answer>, onDone?: (answer: Answer, given: Given) => void) {
+export function useChange<Given, Answer>(
+  change: (given: Given) => Promise<Answer>,
+  onDone?: (answer: Answer, given: Given) => void,
+) {
   const client = useQueryClient();
   return useMutation({
     mutationFn: change,

@@ -20,8 +20,19 @@ export default function CompareJobsPage() {
   const { ids } = compareJobsRoute.useSearch();
   const compared = useMemo(() => [...new Set(ids)].slice(0, MOST), [ids]);
   return (
-    <Page title="Compare jobs" actions={<ButtonLink to="/jobs" variant="default" size="xs">Choose jobs</ButtonLink>}>
-      {compared.length < 2 ? <Empty title="Choose two to eight jobs">Select them in the list of jobs, and compare them.</Empty> : <Compared key={compared.join()} ids={compared} />}
+    <Page
+      title="Compare jobs"
+      actions={
+        <ButtonLink to="/jobs" variant="default" size="xs">
+          Choose jobs
+        </ButtonLink>
+      }
+    >
+      {compared.length < 2 ? (
+        <Empty title="Choose two to eight jobs">Select them in the list of jobs, and compare them.</Empty>
+      ) : (
+        <Compared key={compared.join()} ids={compared} />
+      )}
     </Page>
   );
 }
@@ -32,7 +43,10 @@ function Compared({ ids }: { ids: readonly string[] }) {
   const jobs = answers.map((answer) => answer.data);
   const specs = useSpecs(ids).map((answer) => answer.data?.resolved);
   const labels = distinctLabels(jobs, ids);
-  const names = useSeriesNames(ids, jobs.map((job) => job !== undefined && !hasEnded(job)));
+  const names = useSeriesNames(
+    ids,
+    jobs.map((job) => job !== undefined && !hasEnded(job)),
+  );
   const series = chosen ?? (names?.includes("loss") === false ? names[0] : "loss") ?? "";
   const { curves, isPending, error } = useCurves({ jobs, ids, labels, resolved: specs, series, keep: smooth });
   const format = useMemo(() => groupSeries([series])[0]?.format, [series]);
@@ -48,7 +62,16 @@ function Compared({ ids }: { ids: readonly string[] }) {
       <Paper withBorder p="sm" miw={0}>
         {error !== null && <ErrorState error={error} />}
         {error === null && isPending && <Loading label="Loading curves" />}
-        {!isPending && <Chart title={title} heading={<Heading>{title}</Heading>} curves={curves} height={360} logarithmic={scale === "log"} format={format ?? significant} />}
+        {!isPending && (
+          <Chart
+            title={title}
+            heading={<Heading>{title}</Heading>}
+            curves={curves}
+            height={360}
+            logarithmic={scale === "log"}
+            format={format ?? significant}
+          />
+        )}
       </Paper>
       {known.length === ids.length && <ScoreTable jobs={known} labels={labels} />}
       {specs.every((spec) => spec !== undefined) && <SpecDifferences specs={specs} labels={labels} />}
@@ -61,12 +84,29 @@ function Controls({ names, series }: { names: readonly string[]; series: string 
   const navigate = compareJobsRoute.useNavigate();
   const set = (change: { series?: string; smooth?: number | undefined; scale?: "log" | undefined }) =>
     void navigate({ search: (before) => ({ ...before, ...change }), replace: true, resetScroll: false });
-  const data = [...new Set([...names, series])].filter((name) => name !== "").map((name) => ({ value: name, label: visible(name, 80) }));
+  const data = [...new Set([...names, series])]
+    .filter((name) => name !== "")
+    .map((name) => ({ value: name, label: visible(name, 80) }));
   return (
     <Group gap="lg" align="flex-end">
-      <Select label="Series" size="xs" w={{ base: "100%", xs: 320 }} data={data} value={series} onChange={(name) => name !== null && set({ series: name })} searchable allowDeselect={false} />
+      <Select
+        label="Series"
+        size="xs"
+        w={{ base: "100%", xs: 320 }}
+        data={data}
+        value={series}
+        onChange={(name) => name !== null && set({ series: name })}
+        searchable
+        allowDeselect={false}
+      />
       <Smoothing value={smooth} onChange={(value) => set({ smooth: value === 0 ? undefined : value })} />
-      <Switch label="Logarithmic" size="xs" checked={scale === "log"} onChange={(event) => set({ scale: event.currentTarget.checked ? "log" : undefined })} mb={6} />
+      <Switch
+        label="Logarithmic"
+        size="xs"
+        checked={scale === "log"}
+        onChange={(event) => set({ scale: event.currentTarget.checked ? "log" : undefined })}
+        mb={6}
+      />
     </Group>
   );
 }

@@ -83,7 +83,9 @@ function JobTabs({ job }: { job: Job }) {
   return (
     <Tabs
       value={opened}
-      onChange={(next) => void navigate({ search: (before) => ({ ...before, tab: next ?? undefined }), replace: true, resetScroll: false })}
+      onChange={(next) =>
+        void navigate({ search: (before) => ({ ...before, tab: next ?? undefined }), replace: true, resetScroll: false })
+      }
       keepMounted={false}
     >
       <Tabs.List aria-label="About this job">

@@ -40,11 +40,15 @@ function Jobs() {
       return after;
     });
   }, []);
-  const chosen = useMemo(() => (selected.size === 0 ? [] : list.jobs.filter((job) => selected.has(job.id))), [list.jobs, selected]);
+  const chosen = useMemo(
+    () => (selected.size === 0 ? [] : list.jobs.filter((job) => selected.has(job.id))),
+    [list.jobs, selected],
+  );
 
   if (list.isPending) return <Loading label="Loading jobs" />;
   if (list.error !== null) return <ErrorState error={list.error} onRetry={list.refresh} />;
-  if (list.jobs.length === 0 && !list.hasMore) return <NoJobs isFiltered={filter.states.length + filter.labels.length > 0 || filter.search !== undefined} />;
+  if (list.jobs.length === 0 && !list.hasMore)
+    return <NoJobs isFiltered={filter.states.length + filter.labels.length > 0 || filter.search !== undefined} />;
   return (
     <>
       {chosen.length > 0 && (
@@ -59,7 +63,12 @@ function Jobs() {
           />
         </Suspense>
       )}
-      <JobTable list={list} selected={selected} onSelect={select} onSelectAll={(all) => setSelected(new Set(all ? list.jobs.map((job) => job.id) : []))} />
+      <JobTable
+        list={list}
+        selected={selected}
+        onSelect={select}
+        onSelectAll={(all) => setSelected(new Set(all ? list.jobs.map((job) => job.id) : []))}
+      />
     </>
   );
 }
@@ -67,13 +76,23 @@ function Jobs() {
 function useFilter(): Filter {
   const { state, search, label } = jobsRoute.useSearch();
   const written = JSON.stringify([state, search, label]);
-  return useMemo(() => ({ states: STATES.filter((each: JobState) => state?.includes(each)), search, labels: label ?? [] }), [written]);
+  return useMemo(
+    () => ({ states: STATES.filter((each: JobState) => state?.includes(each)), search, labels: label ?? [] }),
+    [written],
+  );
 }
 
 function NoJobs({ isFiltered }: { isFiltered: boolean }) {
   if (isFiltered) {
     return (
-      <Empty title="No job matches" action={<ButtonLink to="/jobs" variant="default" size="xs">Show all jobs</ButtonLink>}>
+      <Empty
+        title="No job matches"
+        action={
+          <ButtonLink to="/jobs" variant="default" size="xs">
+            Show all jobs
+          </ButtonLink>
+        }
+      >
         Choose other states, or search for something else.
       </Empty>
     );

@@ -5,7 +5,17 @@ export type { Job } from "./requests";
 export type JobState = Job["state"];
 export type JobAction = Job["actions"][number];
 
-export const STATES = ["queued", "starting", "running", "pausing", "paused", "cancelling", "succeeded", "failed", "cancelled"] as const satisfies readonly JobState[];
+export const STATES = [
+  "queued",
+  "starting",
+  "running",
+  "pausing",
+  "paused",
+  "cancelling",
+  "succeeded",
+  "failed",
+  "cancelled",
+] as const satisfies readonly JobState[];
 const ENDED: readonly JobState[] = ["succeeded", "failed", "cancelled"];
 export const ACTIVE: readonly JobState[] = STATES.filter((state) => !ENDED.includes(state));
 

@@ -16,7 +16,9 @@ export function Aliases({ model, version }: { model: Schemas["Model"]; version: 
   const aliases = Object.entries(model.aliases);
   return (
     <Stack gap="xs">
-      {aliases.length === 0 && <Text size="sm">None yet. An alias such as “best” names a version in specs, deployments and downloads.</Text>}
+      {aliases.length === 0 && (
+        <Text size="sm">None yet. An alias such as “best” names a version in specs, deployments and downloads.</Text>
+      )}
       {aliases.length > 0 && (
         <Table>
           <Table.Tbody>
@@ -55,7 +57,13 @@ function RemoveAlias({ name, alias }: { name: string; alias: string }) {
   });
   return (
     <Tooltip label="Remove the alias">
-      <ActionIcon variant="subtle" color="red" aria-label={`Remove alias ${alias}`} loading={remove.isPending} onClick={() => remove.mutate()}>
+      <ActionIcon
+        variant="subtle"
+        color="red"
+        aria-label={`Remove alias ${alias}`}
+        loading={remove.isPending}
+        onClick={() => remove.mutate()}
+      >
         <IconTrash size={16} />
       </ActionIcon>
     </Tooltip>
@@ -92,7 +100,12 @@ function SetAlias({ name, version, aliases }: { name: string; version: number; a
           error={problem}
           {...(before !== undefined && before !== version ? { description: `It names version ${before} now` } : {})}
         />
-        <Button type="submit" variant="default" loading={set.isPending} disabled={alias === "" || problem !== null || before === version}>
+        <Button
+          type="submit"
+          variant="default"
+          loading={set.isPending}
+          disabled={alias === "" || problem !== null || before === version}
+        >
           Set alias
         </Button>
       </Group>

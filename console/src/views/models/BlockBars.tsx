@@ -16,7 +16,13 @@ const BEFORE = "light-dark(var(--mantine-color-gray-3), var(--mantine-color-dark
 export function BlockLegend() {
   return (
     <Group gap="md">
-      {([["Heads", HEADS], ["MLP units", UNITS], ["Removed", BEFORE]] as const).map(([name, color]) => (
+      {(
+        [
+          ["Heads", HEADS],
+          ["MLP units", UNITS],
+          ["Removed", BEFORE],
+        ] as const
+      ).map(([name, color]) => (
         <Group key={name} gap={6}>
           <svg width={14} height={10} aria-hidden>
             <rect width={14} height={10} rx={2} style={{ fill: color }} />
@@ -31,8 +37,14 @@ export function BlockLegend() {
 export function BlockBars({ tower }: { tower: TowerRows }) {
   const { ref, width } = useElementSize();
   const { heads, units } = keptOfTower(tower);
-  const channels = tower.width === tower.widthBefore ? `${integer(tower.width)} channels` : `${integer(tower.width)} of ${integer(tower.widthBefore)} channels`;
-  const most = { heads: Math.max(...tower.blocks.map((row) => row.allHeads), 1), units: Math.max(...tower.blocks.map((row) => row.allUnits), 1) };
+  const channels =
+    tower.width === tower.widthBefore
+      ? `${integer(tower.width)} channels`
+      : `${integer(tower.width)} of ${integer(tower.widthBefore)} channels`;
+  const most = {
+    heads: Math.max(...tower.blocks.map((row) => row.allHeads), 1),
+    units: Math.max(...tower.blocks.map((row) => row.allUnits), 1),
+  };
   return (
     <Stack gap={4} ref={ref}>
       <Title order={3} size="h5">
@@ -63,8 +75,20 @@ function Block({ row, top, room, most }: { row: BlockRow; top: number; room: num
       <text x={0} y={top + 16} fill={row.own === null ? "var(--mantine-color-dimmed)" : "var(--mantine-color-text)"}>
         Block {row.source}
       </text>
-      <Bar left={LABEL} top={top + 3} full={(room * row.allHeads) / most.heads} kept={(room * row.heads) / most.heads} color={HEADS} />
-      <Bar left={LABEL} top={top + 4 + BAR} full={(room * row.allUnits) / most.units} kept={(room * row.units) / most.units} color={UNITS} />
+      <Bar
+        left={LABEL}
+        top={top + 3}
+        full={(room * row.allHeads) / most.heads}
+        kept={(room * row.heads) / most.heads}
+        color={HEADS}
+      />
+      <Bar
+        left={LABEL}
+        top={top + 4 + BAR}
+        full={(room * row.allUnits) / most.units}
+        kept={(room * row.units) / most.units}
+        color={UNITS}
+      />
       <text x={LABEL + room + 6} y={top + 11} fontSize={10}>
         {row.own === null ? "removed" : heads}
       </text>

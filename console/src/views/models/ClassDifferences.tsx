@@ -33,7 +33,12 @@ export function ClassDifferences({ rows, names }: { rows: ClassRow[]; names: str
           aria-label="Order of the classes"
           value={order}
           onChange={(value) => setOrder(value as ClassOrder)}
-          data={[{ value: "difference", label: "Second better" }, { value: "gain", label: "First better" }, { value: "worst", label: "First worst" }, { value: "label", label: "Name" }]}
+          data={[
+            { value: "difference", label: "Second better" },
+            { value: "gain", label: "First better" },
+            { value: "worst", label: "First worst" },
+            { value: "label", label: "Name" },
+          ]}
         />
       </Group>
       <VirtualTable
@@ -46,11 +51,23 @@ export function ClassDifferences({ rows, names }: { rows: ClassRow[]; names: str
         head={
           <>
             <Table.Th scope="col">Class</Table.Th>
-            {hasImages && <Table.Th scope="col" ta="right">Images</Table.Th>}
-            <Table.Th scope="col" ta="right" className="user-text">{first}</Table.Th>
-            <Table.Th scope="col" ta="right" className="user-text">{second}</Table.Th>
-            <Table.Th scope="col" ta="right">Points</Table.Th>
-            <Table.Th scope="col" w={BAR + 20}>Difference</Table.Th>
+            {hasImages && (
+              <Table.Th scope="col" ta="right">
+                Images
+              </Table.Th>
+            )}
+            <Table.Th scope="col" ta="right" className="user-text">
+              {first}
+            </Table.Th>
+            <Table.Th scope="col" ta="right" className="user-text">
+              {second}
+            </Table.Th>
+            <Table.Th scope="col" ta="right">
+              Points
+            </Table.Th>
+            <Table.Th scope="col" w={BAR + 20}>
+              Difference
+            </Table.Th>
           </>
         }
         row={(index) => <Cells row={sorted[index]!} most={most} hasImages={hasImages} />}
@@ -99,7 +116,13 @@ function DifferenceBar({ change, most }: { change: number; most: number }) {
   const length = (Math.abs(change) / most) * (BAR / 2 - 2);
   return (
     <svg width={BAR} height={14} aria-hidden style={{ display: "block" }}>
-      <rect x={change < 0 ? BAR / 2 - length : BAR / 2} y={2} width={length} height={10} fill={change < 0 ? SERIES[1] : SERIES[0]} />
+      <rect
+        x={change < 0 ? BAR / 2 - length : BAR / 2}
+        y={2}
+        width={length}
+        height={10}
+        fill={change < 0 ? SERIES[1] : SERIES[0]}
+      />
       <line x1={BAR / 2} x2={BAR / 2} y1={0} y2={14} stroke="var(--mantine-color-dimmed)" />
     </svg>
   );

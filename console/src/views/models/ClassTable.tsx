@@ -47,10 +47,24 @@ export function ClassTable({ version, task }: { version: Version; task: string }
         head={
           <>
             <Table.Th scope="col">Class</Table.Th>
-            {hasImages && <Table.Th scope="col" ta="right">Images</Table.Th>}
-            <Table.Th scope="col" ta="right">top-1</Table.Th>
-            {hasTeacher && <Table.Th scope="col" ta="right">Teacher</Table.Th>}
-            {hasTeacher && <Table.Th scope="col" ta="right">Difference, points</Table.Th>}
+            {hasImages && (
+              <Table.Th scope="col" ta="right">
+                Images
+              </Table.Th>
+            )}
+            <Table.Th scope="col" ta="right">
+              top-1
+            </Table.Th>
+            {hasTeacher && (
+              <Table.Th scope="col" ta="right">
+                Teacher
+              </Table.Th>
+            )}
+            {hasTeacher && (
+              <Table.Th scope="col" ta="right">
+                Difference, points
+              </Table.Th>
+            )}
             {hasPredictions && <Table.Th scope="col">Images</Table.Th>}
           </>
         }
@@ -75,12 +89,26 @@ function useClassRows(version: Version, task: string): ClassRow[] {
   }, [counts.data, version, task]);
 }
 
-function Cells({ row, hasImages, hasTeacher, link }: { row: ClassRow; hasImages: boolean; hasTeacher: boolean; link: React.ReactNode }) {
+function Cells({
+  row,
+  hasImages,
+  hasTeacher,
+  link,
+}: {
+  row: ClassRow;
+  hasImages: boolean;
+  hasTeacher: boolean;
+  link: React.ReactNode;
+}) {
   return (
     <>
-      <Table.Th scope="row" fw={400} className="user-text">{visible(row.label, 200)}</Table.Th>
+      <Table.Th scope="row" fw={400} className="user-text">
+        {visible(row.label, 200)}
+      </Table.Th>
       {hasImages && <Table.Td ta="right">{integer(row.images)}</Table.Td>}
-      <Table.Td ta="right" fw={600}>{percent(row.shares[0])}</Table.Td>
+      <Table.Td ta="right" fw={600}>
+        {percent(row.shares[0])}
+      </Table.Td>
       {hasTeacher && <Table.Td ta="right">{percent(row.shares[1])}</Table.Td>}
       {hasTeacher && <Table.Td ta="right">{points(difference(row))}</Table.Td>}
       {link !== null && <Table.Td>{link}</Table.Td>}
@@ -91,7 +119,12 @@ function Cells({ row, hasImages, hasTeacher, link }: { row: ClassRow; hasImages:
 function Images({ version, task, label }: { version: Version; task: string; label: string }) {
   const models = version.predictions[task]?.teacher === true ? [referenceOf(version), TEACHER] : [referenceOf(version)];
   return (
-    <TextLink inherit to="/compare-models" search={{ models, task, label, show: "all" }} aria-label={`Show the images of ${visible(label, 200)}`}>
+    <TextLink
+      inherit
+      to="/compare-models"
+      search={{ models, task, label, show: "all" }}
+      aria-label={`Show the images of ${visible(label, 200)}`}
+    >
       Show
     </TextLink>
   );

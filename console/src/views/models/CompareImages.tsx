@@ -74,7 +74,14 @@ function Pair({ models, names, task, tasks }: { models: string[]; names: string[
           label="Task"
           data={tasks}
           value={task}
-          onChange={(value) => value !== null && void navigate({ search: (before) => ({ ...before, task: value, label: undefined }), replace: true, resetScroll: false })}
+          onChange={(value) =>
+            value !== null &&
+            void navigate({
+              search: (before) => ({ ...before, task: value, label: undefined }),
+              replace: true,
+              resetScroll: false,
+            })
+          }
           allowDeselect={false}
         />
       )}
@@ -83,7 +90,17 @@ function Pair({ models, names, task, tasks }: { models: string[]; names: string[
 }
 
 /** Versions from before predictions were kept, or evaluated on other images: what is known, and what to do. */
-function WithoutPredictions({ error, models, task, names }: { error: unknown; models: Compared[]; task: string | undefined; names: string[] }) {
+function WithoutPredictions({
+  error,
+  models,
+  task,
+  names,
+}: {
+  error: unknown;
+  models: Compared[];
+  task: string | undefined;
+  names: string[];
+}) {
   const problem = error instanceof ApiError ? error.problem : null;
   const code = problem?.code ?? "";
   if (code !== "no_predictions" && code !== "other_images") return <ErrorState error={error} />;
@@ -95,20 +112,31 @@ function WithoutPredictions({ error, models, task, names }: { error: unknown; mo
     <>
       {rows.length > 0 && shown !== undefined && (
         <Section title={`Classes of ${visible(shown)}`}>
-          <ClassDifferences rows={rows} names={[names[0]!, second === undefined ? (first?.teacher ?? TEACHER) : referenceOf(second)]} />
+          <ClassDifferences
+            rows={rows}
+            names={[names[0]!, second === undefined ? (first?.teacher ?? TEACHER) : referenceOf(second)]}
+          />
         </Section>
       )}
       <Section title="Images">
-        <Alert color="blue" variant="light" title={code === "other_images" ? "Evaluated on different images" : "No predictions of single images"}>
+        <Alert
+          color="blue"
+          variant="light"
+          title={code === "other_images" ? "Evaluated on different images" : "No predictions of single images"}
+        >
           <Stack gap="xs">
             <Text size="sm" className="user-text">
               {visible(problem?.errors?.[0]?.message ?? problem?.detail ?? "")}
             </Text>
             <Text size="sm">
-              Evaluations keep what each image of a zero-shot task was taken for; older ones kept only totals. Evaluate each version on the same task:
+              Evaluations keep what each image of a zero-shot task was taken for; older ones kept only totals. Evaluate each
+              version on the same task:
             </Text>
             {models.map((model) => (
-              <CommandLine key={referenceOf(model)} command={`tinyclip-client models evaluate ${referenceOf(model)} --task task.yaml`} />
+              <CommandLine
+                key={referenceOf(model)}
+                command={`tinyclip-client models evaluate ${referenceOf(model)} --task task.yaml`}
+              />
             ))}
           </Stack>
         </Alert>

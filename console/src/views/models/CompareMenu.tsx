@@ -19,7 +19,9 @@ export function CompareMenu({ model, version }: { model: Schemas["Model"]; versi
       </Menu.Target>
       <Menu.Dropdown>
         {version.teacher != null && <Menu.Item onClick={() => open(reference, TEACHER)}>Its teacher</Menu.Item>}
-        {before !== undefined && <Menu.Item onClick={() => open(reference, `${model.name}@${before}`)}>Version {before}</Menu.Item>}
+        {before !== undefined && (
+          <Menu.Item onClick={() => open(reference, `${model.name}@${before}`)}>Version {before}</Menu.Item>
+        )}
         <Menu.Item onClick={() => open(reference)}>Another model…</Menu.Item>
       </Menu.Dropdown>
     </Menu>

@@ -10,10 +10,16 @@ export function CompareTable({ models }: { models: Compared[] }) {
   const [onlyDifferences, setOnlyDifferences] = useState(false);
   const columns = useMemo(() => columnsOf(models), [models]);
   const groups = useMemo(() => compareGroups(columns), [columns]);
-  const shown = onlyDifferences ? groups.map((group) => ({ ...group, rows: group.rows.filter((row) => row.differs) })).filter(({ rows }) => rows.length > 0) : groups;
+  const shown = onlyDifferences
+    ? groups.map((group) => ({ ...group, rows: group.rows.filter((row) => row.differs) })).filter(({ rows }) => rows.length > 0)
+    : groups;
   return (
     <Stack gap="sm">
-      <Checkbox label="Only what differs" checked={onlyDifferences} onChange={(event) => setOnlyDifferences(event.currentTarget.checked)} />
+      <Checkbox
+        label="Only what differs"
+        checked={onlyDifferences}
+        onChange={(event) => setOnlyDifferences(event.currentTarget.checked)}
+      />
       <Table.ScrollContainer minWidth={170 + 130 * columns.length}>
         <Table withColumnBorders={false}>
           <Table.Thead>

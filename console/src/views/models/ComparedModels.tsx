@@ -13,7 +13,12 @@ const MOST_COMPARED = 8;
 
 export function ComparedModels({ models, compared }: { models: string[]; compared: Schemas["ComparedModel"][] | undefined }) {
   const navigate = compareModelsRoute.useNavigate();
-  const set = (next: string[]) => void navigate({ search: (before) => ({ ...before, models: next.length > 0 ? next : undefined }), replace: true, resetScroll: false });
+  const set = (next: string[]) =>
+    void navigate({
+      search: (before) => ({ ...before, models: next.length > 0 ? next : undefined }),
+      replace: true,
+      resetScroll: false,
+    });
   const versions = models.filter((model) => model !== TEACHER);
   const teacher = compared?.[0]?.teacher;
   return (
@@ -57,7 +62,10 @@ function withoutVersion(models: string[], reference: string): string[] {
 
 function AddModel({ taken, disabled, onAdd }: { taken: string[]; disabled: boolean; onAdd(reference: string): void }) {
   const models = useModels();
-  const offered = useMemo(() => newestOfEach(models.data ?? [], MOST_OFFERED).filter((reference) => !taken.includes(reference)), [models.data, taken]);
+  const offered = useMemo(
+    () => newestOfEach(models.data ?? [], MOST_OFFERED).filter((reference) => !taken.includes(reference)),
+    [models.data, taken],
+  );
   return (
     <Select
       label="Add a version"

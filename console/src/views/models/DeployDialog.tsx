@@ -36,11 +36,7 @@ export function DeployButton({ version }: { version: Version }) {
       <Button leftSection={<IconRocket size={16} aria-hidden />} onClick={() => set("1")}>
         Deploy
       </Button>
-      <Modal
-        opened={deploy !== undefined}
-        onClose={() => set()}
-        title={`Deploy ${referenceOf(version)}`}
-      >
+      <Modal opened={deploy !== undefined} onClose={() => set()} title={`Deploy ${referenceOf(version)}`}>
         <Deploy version={version} />
       </Modal>
     </>
@@ -55,7 +51,13 @@ function Deploy({ version }: { version: Version }) {
       ask(
         api.PUT("/v1/deployments/{name}", {
           params: { path: { name } },
-          body: { model: referenceOf(version), engine, models: [], resident: 4, replicas: { min: 1, max: 1, target_requests: 16 } },
+          body: {
+            model: referenceOf(version),
+            engine,
+            models: [],
+            resident: 4,
+            replicas: { min: 1, max: 1, target_requests: 16 },
+          },
         }),
       ),
     onSuccess: (deployment) => {
@@ -72,7 +74,15 @@ function Deploy({ version }: { version: Version }) {
   );
 }
 
-function Form({ version, isSending, onSubmit }: { version: Version; isSending: boolean; onSubmit(name: string, engine: Engine): void }) {
+function Form({
+  version,
+  isSending,
+  onSubmit,
+}: {
+  version: Version;
+  isSending: boolean;
+  onSubmit(name: string, engine: Engine): void;
+}) {
   const [name, setName] = useState(version.name);
   const [engine, setEngine] = useState<Engine>("auto");
   const existing = useDeployments();
@@ -134,7 +144,12 @@ function Progress({ name, reference }: { name: string; reference: string }) {
       <Group gap="xs" role="status">
         {!isReady && state !== "unhealthy" && <Loader size="xs" />}
         <Text size="sm" className="user-text">
-          {visible(name)} {isReady ? "answers queries." : state === "unhealthy" ? "could not be deployed." : "starts; this takes a minute or less."}
+          {visible(name)}{" "}
+          {isReady
+            ? "answers queries."
+            : state === "unhealthy"
+              ? "could not be deployed."
+              : "starts; this takes a minute or less."}
         </Text>
         {state !== undefined && <StateBadge state={state} />}
       </Group>

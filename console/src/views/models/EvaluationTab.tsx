@@ -57,25 +57,43 @@ function TaskTable({ scores, teacher }: { scores: Schemas["Scores"]; teacher: st
         <Table.Thead>
           <Table.Tr>
             <Table.Th scope="col">Metric</Table.Th>
-            <Table.Th scope="col" ta="right">This version</Table.Th>
-            {hasTeacher && <Table.Th scope="col" ta="right" className="user-text">{visible(teacher ?? "Teacher")}</Table.Th>}
-            {hasTeacher && <Table.Th scope="col" ta="right">Share kept</Table.Th>}
+            <Table.Th scope="col" ta="right">
+              This version
+            </Table.Th>
+            {hasTeacher && (
+              <Table.Th scope="col" ta="right" className="user-text">
+                {visible(teacher ?? "Teacher")}
+              </Table.Th>
+            )}
+            {hasTeacher && (
+              <Table.Th scope="col" ta="right">
+                Share kept
+              </Table.Th>
+            )}
           </Table.Tr>
         </Table.Thead>
         <Table.Tbody>
           {[...numbersOf(scores.student), "ms_per_image"].map((metric) => (
-            <MetricRow key={metric} label={metricLabel(metric)} metric={metric} student={scores.student} teacher={scores.teacher ?? null} />
+            <MetricRow
+              key={metric}
+              label={metricLabel(metric)}
+              metric={metric}
+              student={scores.student}
+              teacher={scores.teacher ?? null}
+            />
           ))}
           {sizes.flatMap(([size, shorter]) =>
-            numbersOf(shorter).filter(isShare).map((metric) => (
-              <MetricRow
-                key={`${size} ${metric}`}
-                label={`${metricLabel(metric)}, first ${size} numbers`}
-                metric={metric}
-                student={shorter}
-                teacher={hasTeacher ? {} : null}
-              />
-            )),
+            numbersOf(shorter)
+              .filter(isShare)
+              .map((metric) => (
+                <MetricRow
+                  key={`${size} ${metric}`}
+                  label={`${metricLabel(metric)}, first ${size} numbers`}
+                  metric={metric}
+                  student={shorter}
+                  teacher={hasTeacher ? {} : null}
+                />
+              )),
           )}
         </Table.Tbody>
       </Table>
@@ -83,13 +101,27 @@ function TaskTable({ scores, teacher }: { scores: Schemas["Scores"]; teacher: st
   );
 }
 
-function MetricRow({ label, metric, student, teacher }: { label: string; metric: string; student: Metrics; teacher: Metrics | null }) {
+function MetricRow({
+  label,
+  metric,
+  student,
+  teacher,
+}: {
+  label: string;
+  metric: string;
+  student: Metrics;
+  teacher: Metrics | null;
+}) {
   const [own, other] = [valueOf(student, metric), valueOf(teacher, metric)];
   if (own === null) return null;
   return (
     <Table.Tr>
-      <Table.Th scope="row" fw={400}>{label}</Table.Th>
-      <Table.Td ta="right" fw={600}>{formatMetric(metric, own)}</Table.Td>
+      <Table.Th scope="row" fw={400}>
+        {label}
+      </Table.Th>
+      <Table.Td ta="right" fw={600}>
+        {formatMetric(metric, own)}
+      </Table.Td>
       {teacher !== null && <Table.Td ta="right">{formatMetric(metric, other)}</Table.Td>}
       {teacher !== null && <Table.Td ta="right">{isShare(metric) ? percent(keptShare(own, other)) : ""}</Table.Td>}
     </Table.Tr>
@@ -104,7 +136,13 @@ function Classes({ version, tasks }: { version: Version; tasks: string[] }) {
       <Stack gap="sm">
         {tasks.length > 1 && (
           <Group>
-            <Select label="Task" data={tasks} value={shown} onChange={(value) => value !== null && setTask(value)} allowDeselect={false} />
+            <Select
+              label="Task"
+              data={tasks}
+              value={shown}
+              onChange={(value) => value !== null && setTask(value)}
+              allowDeselect={false}
+            />
           </Group>
         )}
         <ClassTable key={shown} version={version} task={shown} />

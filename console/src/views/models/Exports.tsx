@@ -31,14 +31,17 @@ export function Exports({ version }: { version: Version }) {
   const exports = useQuery({
     queryKey: modelKey(version.name, "versions", path.version, "exports"),
     queryFn: () => ask(api.GET("/v1/models/{name}/versions/{version}/exports", { params: { path } })),
-    refetchInterval: (query) => (query.state.data?.items.some(({ state }) => !["succeeded", "failed"].includes(state)) ? LIVE_MS : false),
+    refetchInterval: (query) =>
+      query.state.data?.items.some(({ state }) => !["succeeded", "failed"].includes(state)) ? LIVE_MS : false,
   });
   const mayWrite = useMayWrite();
   return (
     <Section title="Exports">
       <Stack gap="sm">
         <Answer of={exports}>
-          {({ items }) => (items.length === 0 ? <Text size="sm">None yet.</Text> : <ExportTable version={version} exports={items} />)}
+          {({ items }) =>
+            items.length === 0 ? <Text size="sm">None yet.</Text> : <ExportTable version={version} exports={items} />
+          }
         </Answer>
         {mayWrite && <NewExport version={version} />}
       </Stack>
@@ -55,19 +58,29 @@ function ExportTable({ version, exports }: { version: Version; exports: Export[]
             <Table.Tr>
               <Table.Th scope="col">Export</Table.Th>
               <Table.Th scope="col">State</Table.Th>
-              <Table.Th scope="col" ta="right">Size</Table.Th>
+              <Table.Th scope="col" ta="right">
+                Size
+              </Table.Th>
               <Table.Th scope="col">Agreement with torch (mean cosine)</Table.Th>
             </Table.Tr>
           </Table.Thead>
           <Table.Tbody>
             {exports.map((each) => (
               <Table.Tr key={each.name}>
-                <Table.Th scope="row" fw={400}>{each.name}</Table.Th>
+                <Table.Th scope="row" fw={400}>
+                  {each.name}
+                </Table.Th>
                 <Table.Td>
                   <State of={each} />
                 </Table.Td>
-                <Table.Td ta="right">{each.files.length > 0 ? bytes(each.files.reduce((sum, file) => sum + file.bytes, 0)) : "–"}</Table.Td>
-                <Table.Td>{each.check == null ? "–" : `${significant(each.check.image.mean_cosine, 6)} for images, ${significant(each.check.text.mean_cosine, 6)} for texts`}</Table.Td>
+                <Table.Td ta="right">
+                  {each.files.length > 0 ? bytes(each.files.reduce((sum, file) => sum + file.bytes, 0)) : "–"}
+                </Table.Td>
+                <Table.Td>
+                  {each.check == null
+                    ? "–"
+                    : `${significant(each.check.image.mean_cosine, 6)} for images, ${significant(each.check.text.mean_cosine, 6)} for texts`}
+                </Table.Td>
               </Table.Tr>
             ))}
           </Table.Tbody>
@@ -125,7 +138,13 @@ function NewExport({ version }: { version: Version }) {
         onChange={(value) => value !== null && setFormat(value as Schemas["ExportFormat"])}
         allowDeselect={false}
       />
-      <Checkbox label="int8" checked={int8 && mayInt8} disabled={!mayInt8} onChange={(event) => setInt8(event.currentTarget.checked)} mb={9} />
+      <Checkbox
+        label="int8"
+        checked={int8 && mayInt8}
+        disabled={!mayInt8}
+        onChange={(event) => setInt8(event.currentTarget.checked)}
+        mb={9}
+      />
       <Button variant="default" loading={create.isPending} onClick={() => create.mutate()}>
         Export
       </Button>

@@ -39,7 +39,9 @@ function FileTable({ version }: { version: Version }) {
         <Table.Thead>
           <Table.Tr>
             <Table.Th scope="col">Path</Table.Th>
-            <Table.Th scope="col" ta="right">Size</Table.Th>
+            <Table.Th scope="col" ta="right">
+              Size
+            </Table.Th>
             <Table.Th scope="col">SHA-256</Table.Th>
             <Table.Th scope="col">
               <VisuallyHidden>Download</VisuallyHidden>
@@ -49,13 +51,19 @@ function FileTable({ version }: { version: Version }) {
         <Table.Tbody>
           {version.files.map((file) => (
             <Table.Tr key={file.path}>
-              <Table.Th scope="row" fw={400} className="user-text">{visible(file.path)}</Table.Th>
+              <Table.Th scope="row" fw={400} className="user-text">
+                {visible(file.path)}
+              </Table.Th>
               <Table.Td ta="right">{bytes(file.bytes)}</Table.Td>
               <Table.Td>
                 <code title={file.sha256}>{file.sha256.slice(0, 12)}…</code>
               </Table.Td>
               <Table.Td ta="right">
-                {file.bytes <= MOST_BYTES ? <Download version={version} path={file.path} /> : <Text size="xs">use the command above</Text>}
+                {file.bytes <= MOST_BYTES ? (
+                  <Download version={version} path={file.path} />
+                ) : (
+                  <Text size="xs">use the command above</Text>
+                )}
               </Table.Td>
             </Table.Tr>
           ))}

@@ -55,7 +55,10 @@ function Node({ node }: { node: PlacedNode }) {
   const router = useRouter();
   const navigate = useNavigate();
   const box = <Drawing node={node} />;
-  const said = [node.kind, node.label, node.note].filter((each) => each !== "").map((each) => visible(each, 200)).join(", ");
+  const said = [node.kind, node.label, node.note]
+    .filter((each) => each !== "")
+    .map((each) => visible(each, 200))
+    .join(", ");
   if (node.link === null) {
     return (
       <g role="img" aria-label={said}>
@@ -77,8 +80,10 @@ function Node({ node }: { node: PlacedNode }) {
 }
 
 function targetOf(link: NodeLink) {
-  if (link.to === "model") return { to: "/models/$name", params: { name: link.reference.name }, search: { version: link.reference.version } } as const;
-  if (link.to === "dataset") return { to: "/datasets/$name", params: { name: link.reference.name }, search: { version: link.reference.version } } as const;
+  if (link.to === "model")
+    return { to: "/models/$name", params: { name: link.reference.name }, search: { version: link.reference.version } } as const;
+  if (link.to === "dataset")
+    return { to: "/datasets/$name", params: { name: link.reference.name }, search: { version: link.reference.version } } as const;
   if (link.to === "deployment") return { to: "/service/deployments/$name", params: { name: link.id } } as const;
   return { to: "/jobs/$jobId", params: { jobId: link.id }, search: link.to === "spec" ? { tab: "spec" } : {} } as const;
 }
@@ -107,7 +112,13 @@ function Drawing({ node }: { node: PlacedNode }) {
           {line(node.note)}
         </text>
       </g>
-      <text x={10} y={36} fontSize={13} fontWeight={600} fill={isLink ? "var(--mantine-color-anchor)" : "var(--mantine-color-text)"}>
+      <text
+        x={10}
+        y={36}
+        fontSize={13}
+        fontWeight={600}
+        fill={isLink ? "var(--mantine-color-anchor)" : "var(--mantine-color-text)"}
+      >
         {line(node.label)}
       </text>
     </g>

@@ -37,7 +37,9 @@ export default function ModelPage() {
       subtitle={<Subtitle version={shown.data} />}
       actions={model.data !== undefined && <Actions model={model.data} version={shown.data} />}
     >
-      <Answer of={model}>{(known) => <Answer of={shown}>{(found) => <VersionTabs model={known} version={found} />}</Answer>}</Answer>
+      <Answer of={model}>
+        {(known) => <Answer of={shown}>{(found) => <VersionTabs model={known} version={found} />}</Answer>}
+      </Answer>
     </Page>
   );
 }
@@ -70,7 +72,10 @@ function Subtitle({ version }: { version: Version | undefined }) {
 
 function VersionChoice({ model, shown }: { model: Model; shown: Version | undefined }) {
   const navigate = modelRoute.useNavigate();
-  const aliases = (version: number) => Object.entries(model.aliases).filter(([, at]) => at === version).map(([alias]) => visible(alias));
+  const aliases = (version: number) =>
+    Object.entries(model.aliases)
+      .filter(([, at]) => at === version)
+      .map(([alias]) => visible(alias));
   const data = [...model.versions].reverse().map((version) => ({
     value: String(version),
     label: [`Version ${version}`, ...aliases(version), ...(version === model.latest ? ["latest"] : [])].join(" · "),
@@ -95,7 +100,9 @@ function VersionTabs({ model, version }: { model: Model; version: Version }) {
   return (
     <Tabs
       value={shown}
-      onChange={(value) => void navigate({ search: (before) => ({ ...before, tab: value ?? undefined }), replace: true, resetScroll: false })}
+      onChange={(value) =>
+        void navigate({ search: (before) => ({ ...before, tab: value ?? undefined }), replace: true, resetScroll: false })
+      }
       keepMounted={false}
     >
       <Tabs.List mb="md">

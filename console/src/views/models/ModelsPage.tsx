@@ -26,7 +26,8 @@ export default function ModelsPage() {
 function NoModels() {
   return (
     <Empty title="No models yet" action={<ButtonLink to="/new-job">Start a job</ButtonLink>}>
-      A job's student is registered here when the job has succeeded. <code>tinyclip-client models import</code> adds a model from a file.
+      A job's student is registered here when the job has succeeded. <code>tinyclip-client models import</code> adds a model from
+      a file.
     </Empty>
   );
 }
@@ -64,7 +65,10 @@ function SearchField() {
   const { search: text } = modelsRoute.useSearch();
   const navigate = modelsRoute.useNavigate();
   const [typed, setTyped] = useState(text ?? "");
-  const apply = useDebouncedCallback((value: string) => void navigate({ search: (before) => ({ ...before, search: value || undefined }), replace: true }), 200);
+  const apply = useDebouncedCallback(
+    (value: string) => void navigate({ search: (before) => ({ ...before, search: value || undefined }), replace: true }),
+    200,
+  );
   return (
     <TextInput
       label="Search"

@@ -28,9 +28,15 @@ export function ModelsTable({ models, selected, onToggle }: Props) {
           <Table.Th scope="col">Name</Table.Th>
           <Table.Th scope="col">Latest</Table.Th>
           <Table.Th scope="col">Aliases</Table.Th>
-          <Table.Th scope="col" ta="right">Image params</Table.Th>
-          <Table.Th scope="col" ta="right">Text params</Table.Th>
-          <Table.Th scope="col" ta="right">Versions</Table.Th>
+          <Table.Th scope="col" ta="right">
+            Image params
+          </Table.Th>
+          <Table.Th scope="col" ta="right">
+            Text params
+          </Table.Th>
+          <Table.Th scope="col" ta="right">
+            Versions
+          </Table.Th>
           <Table.Th scope="col">Created</Table.Th>
         </>
       }
@@ -44,7 +50,12 @@ function Cells({ model, selected, onToggle }: { model: Schemas["Model"] } & Omit
   return (
     <>
       <Table.Td>
-        <Checkbox size="xs" aria-label={`Compare ${reference}`} checked={selected.includes(reference)} onChange={() => onToggle(reference)} />
+        <Checkbox
+          size="xs"
+          aria-label={`Compare ${reference}`}
+          checked={selected.includes(reference)}
+          onChange={() => onToggle(reference)}
+        />
       </Table.Td>
       <Table.Th scope="row">
         <TextLink inherit to="/models/$name" params={{ name: model.name }} className="user-text">

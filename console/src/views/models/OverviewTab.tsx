@@ -49,9 +49,24 @@ function VersionFacts({ version }: { version: Version }) {
         ["Images", `${version.image_size} px`],
         ["Texts", `${version.context_length} tokens`],
         ["Teacher", <Teacher key="teacher" version={version} />],
-        ["Teacher params", version.teacher_params == null ? null : `${compact(version.teacher_params.image)} image, ${compact(version.teacher_params.text_without_embedding)} text`],
-        ["Compatible with the teacher", compatible == null ? null : `${percent(compatible.share)} of its own R@10 in searches across the models`],
-        ["Job", version.job == null ? null : <TextLink inherit key="job" to="/jobs/$jobId" params={{ jobId: version.job }}>{version.job}</TextLink>],
+        [
+          "Teacher params",
+          version.teacher_params == null
+            ? null
+            : `${compact(version.teacher_params.image)} image, ${compact(version.teacher_params.text_without_embedding)} text`,
+        ],
+        [
+          "Compatible with the teacher",
+          compatible == null ? null : `${percent(compatible.share)} of its own R@10 in searches across the models`,
+        ],
+        [
+          "Job",
+          version.job == null ? null : (
+            <TextLink inherit key="job" to="/jobs/$jobId" params={{ jobId: version.job }}>
+              {version.job}
+            </TextLink>
+          ),
+        ],
         ["Created", dateTime(version.created_at)],
       ]}
     />
@@ -63,7 +78,13 @@ function Teacher({ version }: { version: Version }) {
   if (version.teacher == null) return <>none</>;
   if (registered === null) return <span className="user-text">{visible(version.teacher)}</span>;
   return (
-    <TextLink inherit to="/models/$name" params={{ name: registered.name }} search={{ version: registered.version }} className="user-text">
+    <TextLink
+      inherit
+      to="/models/$name"
+      params={{ name: registered.name }}
+      search={{ version: registered.version }}
+      className="user-text"
+    >
       {visible(version.teacher)}
     </TextLink>
   );
@@ -71,7 +92,11 @@ function Teacher({ version }: { version: Version }) {
 
 /** The first number of each task, beside the teacher's. */
 function Headline({ version }: { version: Version }) {
-  const tasks = Object.entries(version.evaluation).flatMap(([task, scores]) => sharesOf(scores.student).slice(0, 1).map((metric) => ({ task, metric, scores })));
+  const tasks = Object.entries(version.evaluation).flatMap(([task, scores]) =>
+    sharesOf(scores.student)
+      .slice(0, 1)
+      .map((metric) => ({ task, metric, scores })),
+  );
   if (tasks.length === 0) return <Text size="sm">Not evaluated yet: the Evaluation tab says how.</Text>;
   return (
     <Table.ScrollContainer minWidth={400}>
@@ -79,9 +104,15 @@ function Headline({ version }: { version: Version }) {
         <Table.Thead>
           <Table.Tr>
             <Table.Th scope="col">Task</Table.Th>
-            <Table.Th scope="col" ta="right">Student</Table.Th>
-            <Table.Th scope="col" ta="right">Teacher</Table.Th>
-            <Table.Th scope="col" ta="right">Kept</Table.Th>
+            <Table.Th scope="col" ta="right">
+              Student
+            </Table.Th>
+            <Table.Th scope="col" ta="right">
+              Teacher
+            </Table.Th>
+            <Table.Th scope="col" ta="right">
+              Kept
+            </Table.Th>
           </Table.Tr>
         </Table.Thead>
         <Table.Tbody>
@@ -92,9 +123,15 @@ function Headline({ version }: { version: Version }) {
                 <Table.Th scope="row" className="user-text">
                   {visible(task)}, {metricLabel(metric)}
                 </Table.Th>
-                <Table.Td ta="right" style={{ whiteSpace: "nowrap" }}>{formatMetric(metric, student)}</Table.Td>
-                <Table.Td ta="right" style={{ whiteSpace: "nowrap" }}>{formatMetric(metric, teacher)}</Table.Td>
-                <Table.Td ta="right" style={{ whiteSpace: "nowrap" }}>{percent(keptShare(student, teacher))}</Table.Td>
+                <Table.Td ta="right" style={{ whiteSpace: "nowrap" }}>
+                  {formatMetric(metric, student)}
+                </Table.Td>
+                <Table.Td ta="right" style={{ whiteSpace: "nowrap" }}>
+                  {formatMetric(metric, teacher)}
+                </Table.Td>
+                <Table.Td ta="right" style={{ whiteSpace: "nowrap" }}>
+                  {percent(keptShare(student, teacher))}
+                </Table.Td>
               </Table.Tr>
             );
           })}

@@ -29,7 +29,8 @@ export function PredictedImages({ models, names, task, version }: Props) {
     initialPageParam: undefined as string | undefined,
     placeholderData: keepPreviousData,
     staleTime: 60_000,
-    queryFn: ({ pageParam }) => predictionsQuery({ models: models.join(","), task, show, label: search.label, page_size: PAGE, page_token: pageParam }),
+    queryFn: ({ pageParam }) =>
+      predictionsQuery({ models: models.join(","), task, show, label: search.label, page_size: PAGE, page_token: pageParam }),
     getNextPageParam: (page) => page.next_page_token ?? undefined,
   });
   return (
@@ -54,9 +55,20 @@ export function PredictedImages({ models, names, task, version }: Props) {
   );
 }
 
-function Filters({ counts, show, names, label }: { counts: Schemas["PredictionCounts"]; show: Show; names: string[]; label: string | undefined }) {
+function Filters({
+  counts,
+  show,
+  names,
+  label,
+}: {
+  counts: Schemas["PredictionCounts"];
+  show: Show;
+  names: string[];
+  label: string | undefined;
+}) {
   const navigate = compareModelsRoute.useNavigate();
-  const set = (values: { show?: Show; label?: string | undefined }) => void navigate({ search: (before) => ({ ...before, ...values }), replace: true, resetScroll: false });
+  const set = (values: { show?: Show; label?: string | undefined }) =>
+    void navigate({ search: (before) => ({ ...before, ...values }), replace: true, resetScroll: false });
   const orientation = useMatches<"vertical" | "horizontal">({ base: "vertical", lg: "horizontal" });
   const [first, second] = names.map((name) => visible(name, 40));
   const data = [

@@ -12,7 +12,20 @@ import { Answer } from "../../ui/states";
 import { newestOfEach } from "./choose";
 import { metricLabel } from "./metrics";
 import { useComparison } from "./queries";
-import { COSTS, metricsOf, plotted, PUBLISHED, PUBLISHED_SOURCE, tasksOf, TEACHERS, usualCost, VERSIONS, type Compared, type Cost, type Plotted } from "./tradeoff";
+import {
+  COSTS,
+  metricsOf,
+  plotted,
+  PUBLISHED,
+  PUBLISHED_SOURCE,
+  tasksOf,
+  TEACHERS,
+  usualCost,
+  VERSIONS,
+  type Compared,
+  type Cost,
+  type Plotted,
+} from "./tradeoff";
 import { TradeOffTable } from "./TradeOffTable";
 
 const MOST_VERSIONS = 300;
@@ -66,7 +79,8 @@ function Evaluated({ models, ...selection }: { models: Compared[] } & Selection)
 function NothingEvaluated() {
   return (
     <Text size="sm" c="dimmed">
-      No version has been evaluated yet. A job's tasks are evaluated at its end; <code>tinyclip-client models evaluate NAME --task task.yaml</code> evaluates any version.
+      No version has been evaluated yet. A job's tasks are evaluated at its end;{" "}
+      <code>tinyclip-client models evaluate NAME --task task.yaml</code> evaluates any version.
     </Text>
   );
 }
@@ -78,9 +92,18 @@ interface Chosen {
   view: string;
 }
 
-function Choices({ tasks, metrics, task, metric, cost, view, onView }: Chosen & { tasks: string[]; metrics: string[]; onView(view: string): void }) {
+function Choices({
+  tasks,
+  metrics,
+  task,
+  metric,
+  cost,
+  view,
+  onView,
+}: Chosen & { tasks: string[]; metrics: string[]; onView(view: string): void }) {
   const navigate = modelsRoute.useNavigate();
-  const set = (values: { task?: string; metric?: string; x?: Cost }) => void navigate({ search: (before) => ({ ...before, ...values }), replace: true, resetScroll: false });
+  const set = (values: { task?: string; metric?: string; x?: Cost }) =>
+    void navigate({ search: (before) => ({ ...before, ...values }), replace: true, resetScroll: false });
   return (
     <Group align="flex-end">
       <Select
@@ -102,14 +125,21 @@ function Choices({ tasks, metrics, task, metric, cost, view, onView }: Chosen & 
       />
       <Select
         label="Against"
-        data={[{ value: "latency", label: "Time per image" }, { value: "params", label: "Parameters" }, { value: "macs", label: "MACs" }]}
+        data={[
+          { value: "latency", label: "Time per image" },
+          { value: "params", label: "Parameters" },
+          { value: "macs", label: "MACs" },
+        ]}
         value={cost}
         onChange={(value) => value !== null && set({ x: value as Cost })}
         allowDeselect={false}
         w={170}
       />
       <SegmentedControl
-        data={[{ value: "plot", label: "Plot" }, { value: "table", label: "Table" }]}
+        data={[
+          { value: "plot", label: "Plot" },
+          { value: "table", label: "Table" },
+        ]}
         value={view}
         onChange={onView}
         aria-label="Show as"
@@ -122,10 +152,19 @@ function Choices({ tasks, metrics, task, metric, cost, view, onView }: Chosen & 
 function Points({ models, task, metric, cost, view, ...selection }: Chosen & { models: Compared[] } & Selection) {
   const router = useRouter();
   const points = useMemo(
-    () => plotted(models, task, metric, cost).map((point) => ({ ...point, href: point.version === null ? undefined : router.buildLocation(target(point)).href })),
+    () =>
+      plotted(models, task, metric, cost).map((point) => ({
+        ...point,
+        href: point.version === null ? undefined : router.buildLocation(target(point)).href,
+      })),
     [models, task, metric, cost, router],
   ) as Plotted[];
-  if (points.length === 0) return <Text size="sm">No version has both {metricLabel(metric)} of {task} and a measured time: choose parameters or MACs.</Text>;
+  if (points.length === 0)
+    return (
+      <Text size="sm">
+        No version has both {metricLabel(metric)} of {task} and a measured time: choose parameters or MACs.
+      </Text>
+    );
   return (
     <>
       {view === "table" ? (

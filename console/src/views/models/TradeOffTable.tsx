@@ -19,7 +19,10 @@ interface Props {
 /** The points of the trade-off plot as a table, the best first. */
 export function TradeOffTable({ points, metric, cost, selected, onToggle }: Props) {
   const rows = useMemo(() => [...points].sort((a, b) => b.y - a.y), [points]);
-  const front = useMemo(() => new Set(paretoFront(points.filter((point) => point.group === VERSIONS)).map((point) => point.key)), [points]);
+  const front = useMemo(
+    () => new Set(paretoFront(points.filter((point) => point.group === VERSIONS)).map((point) => point.key)),
+    [points],
+  );
   return (
     <VirtualTable
       label="Models of the plot"
@@ -35,8 +38,12 @@ export function TradeOffTable({ points, metric, cost, selected, onToggle }: Prop
           </Table.Th>
           <Table.Th scope="col">Model</Table.Th>
           <Table.Th scope="col">Kind</Table.Th>
-          <Table.Th scope="col" ta="right">{metricLabel(metric)}</Table.Th>
-          <Table.Th scope="col" ta="right">{COSTS[cost].label}</Table.Th>
+          <Table.Th scope="col" ta="right">
+            {metricLabel(metric)}
+          </Table.Th>
+          <Table.Th scope="col" ta="right">
+            {COSTS[cost].label}
+          </Table.Th>
           <Table.Th scope="col">Pareto front</Table.Th>
         </>
       }
@@ -45,7 +52,14 @@ export function TradeOffTable({ points, metric, cost, selected, onToggle }: Prop
         return (
           <>
             <Table.Td>
-              {point.group === VERSIONS && <Checkbox size="xs" aria-label={`Compare ${point.label}`} checked={selected.includes(point.label)} onChange={() => onToggle(point.label)} />}
+              {point.group === VERSIONS && (
+                <Checkbox
+                  size="xs"
+                  aria-label={`Compare ${point.label}`}
+                  checked={selected.includes(point.label)}
+                  onChange={() => onToggle(point.label)}
+                />
+              )}
             </Table.Td>
             <Table.Th scope="row">
               <Name point={point} />
@@ -64,7 +78,13 @@ export function TradeOffTable({ points, metric, cost, selected, onToggle }: Prop
 function Name({ point }: { point: Plotted }) {
   if (point.version === null) return <span className="user-text">{visible(point.label)}</span>;
   return (
-    <TextLink inherit to="/models/$name" params={{ name: point.version.name }} search={{ version: point.version.version }} className="user-text">
+    <TextLink
+      inherit
+      to="/models/$name"
+      params={{ name: point.version.name }}
+      search={{ version: point.version.version }}
+      className="user-text"
+    >
       {visible(point.label)}
     </TextLink>
   );

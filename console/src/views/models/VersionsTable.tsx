@@ -18,11 +18,13 @@ export function VersionsTable({ name, shown }: { name: string; shown: number }) 
   const versions = useInfiniteQuery({
     queryKey: modelKey(name, "versions"),
     initialPageParam: undefined as string | undefined,
-    queryFn: ({ pageParam }) => ask(api.GET("/v1/models/{name}/versions", { params: { path: { name }, query: { page_size: 20, page_token: pageParam } } })),
+    queryFn: ({ pageParam }) =>
+      ask(api.GET("/v1/models/{name}/versions", { params: { path: { name }, query: { page_size: 20, page_token: pageParam } } })),
     getNextPageParam: (page) => page.next_page_token ?? undefined,
   });
   const [selected, setSelected] = useState<string[]>([]);
-  const toggle = (reference: string) => setSelected((before) => (before.includes(reference) ? before.filter((each) => each !== reference) : [...before, reference]));
+  const toggle = (reference: string) =>
+    setSelected((before) => (before.includes(reference) ? before.filter((each) => each !== reference) : [...before, reference]));
   return (
     <Answer of={versions}>
       {({ pages }) => (
@@ -30,7 +32,12 @@ export function VersionsTable({ name, shown }: { name: string; shown: number }) 
           <Rows versions={pages.flatMap((page) => page.items)} shown={shown} selected={selected} onToggle={toggle} />
           <Group justify="space-between">
             {versions.hasNextPage ? (
-              <Button variant="default" size="xs" loading={versions.isFetchingNextPage} onClick={() => void versions.fetchNextPage()}>
+              <Button
+                variant="default"
+                size="xs"
+                loading={versions.isFetchingNextPage}
+                onClick={() => void versions.fetchNextPage()}
+              >
                 Show older versions
               </Button>
             ) : (
@@ -44,20 +51,36 @@ export function VersionsTable({ name, shown }: { name: string; shown: number }) 
   );
 }
 
-function Rows({ versions, shown, selected, onToggle }: { versions: Version[]; shown: number; selected: string[]; onToggle(reference: string): void }) {
+function Rows({
+  versions,
+  shown,
+  selected,
+  onToggle,
+}: {
+  versions: Version[];
+  shown: number;
+  selected: string[];
+  onToggle(reference: string): void;
+}) {
   return (
     <Table.ScrollContainer minWidth={920}>
       <Table highlightOnHover>
         <Table.Thead>
           <Table.Tr>
             <Table.Th scope="col" w={44}>
-            <VisuallyHidden>Compare</VisuallyHidden>
-          </Table.Th>
+              <VisuallyHidden>Compare</VisuallyHidden>
+            </Table.Th>
             <Table.Th scope="col">Version</Table.Th>
             <Table.Th scope="col">Aliases</Table.Th>
-            <Table.Th scope="col" ta="right">Image params</Table.Th>
-            <Table.Th scope="col" ta="right">Text params</Table.Th>
-            <Table.Th scope="col" ta="right">MACs</Table.Th>
+            <Table.Th scope="col" ta="right">
+              Image params
+            </Table.Th>
+            <Table.Th scope="col" ta="right">
+              Text params
+            </Table.Th>
+            <Table.Th scope="col" ta="right">
+              MACs
+            </Table.Th>
             <Table.Th scope="col">First score</Table.Th>
             <Table.Th scope="col">Job</Table.Th>
             <Table.Th scope="col">Created</Table.Th>
@@ -79,7 +102,17 @@ function Rows({ versions, shown, selected, onToggle }: { versions: Version[]; sh
   );
 }
 
-function VersionRow({ version, isShown, isSelected, onToggle }: { version: Version; isShown: boolean; isSelected: boolean; onToggle(reference: string): void }) {
+function VersionRow({
+  version,
+  isShown,
+  isSelected,
+  onToggle,
+}: {
+  version: Version;
+  isShown: boolean;
+  isSelected: boolean;
+  onToggle(reference: string): void;
+}) {
   const reference = referenceOf(version);
   return (
     <Table.Tr aria-current={isShown ? "true" : undefined}>
@@ -87,7 +120,13 @@ function VersionRow({ version, isShown, isSelected, onToggle }: { version: Versi
         <Checkbox size="xs" aria-label={`Compare ${reference}`} checked={isSelected} onChange={() => onToggle(reference)} />
       </Table.Td>
       <Table.Th scope="row">
-        <TextLink inherit to="/models/$name" params={{ name: version.name }} search={{ version: String(version.version) }} fw={isShown ? 700 : 400}>
+        <TextLink
+          inherit
+          to="/models/$name"
+          params={{ name: version.name }}
+          search={{ version: String(version.version) }}
+          fw={isShown ? 700 : 400}
+        >
           {version.version}
         </TextLink>
       </Table.Th>
@@ -114,7 +153,9 @@ function VersionRow({ version, isShown, isSelected, onToggle }: { version: Versi
         )}
       </Table.Td>
       <Table.Td>
-        <span title={dateTime(version.created_at)} style={{ whiteSpace: "nowrap" }}>{ago(version.created_at)}</span>
+        <span title={dateTime(version.created_at)} style={{ whiteSpace: "nowrap" }}>
+          {ago(version.created_at)}
+        </span>
       </Table.Td>
     </Table.Tr>
   );

@@ -19,12 +19,24 @@ interface Props {
 
 export function VirtualTable({ label, head, columns, count, row, rowKey, rowHeight = 37, maxHeight = 520, minWidth = 0 }: Props) {
   const scroller = useRef<HTMLDivElement>(null);
-  const rows = useVirtualizer({ count, getScrollElement: () => scroller.current, estimateSize: () => rowHeight, overscan: 8, getItemKey: rowKey });
+  const rows = useVirtualizer({
+    count,
+    getScrollElement: () => scroller.current,
+    estimateSize: () => rowHeight,
+    overscan: 8,
+    getItemKey: rowKey,
+  });
   const items = rows.getVirtualItems();
   const above = items[0]?.start ?? 0;
   const below = rows.getTotalSize() - (items.at(-1)?.end ?? 0);
   return (
-    <div ref={scroller} role="region" aria-label={label} tabIndex={0} style={{ maxHeight, overflow: "auto", overflowAnchor: "none" }}>
+    <div
+      ref={scroller}
+      role="region"
+      aria-label={label}
+      tabIndex={0}
+      style={{ maxHeight, overflow: "auto", overflowAnchor: "none" }}
+    >
       <Table stickyHeader highlightOnHover aria-rowcount={count + 1} miw={minWidth}>
         <Table.Thead>
           <Table.Tr aria-rowindex={1}>{head}</Table.Tr>

@@ -6,7 +6,9 @@ type Model = Schemas["Model"];
 /** Return the models whose name or one of whose aliases contains a text. */
 export function search(models: readonly Model[], text: string | undefined): Model[] {
   const wanted = (text ?? "").trim().toLowerCase();
-  return models.filter((model) => [model.name, ...Object.keys(model.aliases)].some((name) => name.toLowerCase().includes(wanted)));
+  return models.filter((model) =>
+    [model.name, ...Object.keys(model.aliases)].some((name) => name.toLowerCase().includes(wanted)),
+  );
 }
 
 /** Return at most `most` references: the latest version of every model, then the one before of each, and so on. */

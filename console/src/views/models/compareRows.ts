@@ -40,7 +40,14 @@ export interface CompareGroup {
 /** Return the versions, and after them their teachers, each once. */
 export function columnsOf(models: readonly Compared[]): Column[] {
   const versions = models.map((model): Column => ({
-    key: referenceOf(model), label: referenceOf(model), isTeacher: false, params: model.params, macs: model.macs, latency: model.latency_ms ?? null, model, evaluation: model.evaluation,
+    key: referenceOf(model),
+    label: referenceOf(model),
+    isTeacher: false,
+    params: model.params,
+    macs: model.macs,
+    latency: model.latency_ms ?? null,
+    model,
+    evaluation: model.evaluation,
   }));
   const teachers = new Map<string, Column>();
   for (const model of models) {
@@ -48,8 +55,13 @@ export function columnsOf(models: readonly Compared[]): Column[] {
     const key = `teacher ${model.teacher}`;
     const known = teachers.get(key);
     teachers.set(key, {
-      key, label: model.teacher, isTeacher: true, params: model.teacher_params ?? known?.params ?? null, macs: model.teacher_macs ?? known?.macs ?? null,
-      latency: known?.latency ?? model.teacher_latency_ms ?? null, model: null,
+      key,
+      label: model.teacher,
+      isTeacher: true,
+      params: model.teacher_params ?? known?.params ?? null,
+      macs: model.teacher_macs ?? known?.macs ?? null,
+      latency: known?.latency ?? model.teacher_latency_ms ?? null,
+      model: null,
       // The numbers that the first version with a task was compared with.
       evaluation: { ...model.teacher_evaluation, ...known?.evaluation },
     });
@@ -71,13 +83,23 @@ function factRows(columns: readonly Column[]): CompareRow[] {
   const facts: [string, Wish, (value: number | null) => string, (column: Column) => number | null][] = [
     ["Image params", "less", (value) => compact(value), ({ params }) => params?.image ?? null],
     ["Text params without embedding", "less", (value) => compact(value), ({ params }) => params?.text_without_embedding ?? null],
-    ["Token embedding params", "less", (value) => compact(value), ({ params }) => (params === null ? null : params.text - params.text_without_embedding)],
+    [
+      "Token embedding params",
+      "less",
+      (value) => compact(value),
+      ({ params }) => (params === null ? null : params.text - params.text_without_embedding),
+    ],
     ["MACs", "less", (value) => compact(value), ({ macs }) => macs],
     ["Time per image", "less", milliseconds, ({ latency }) => latency],
     ["Embedding, numbers", "none", integer, ({ model }) => model?.embed_dim ?? null],
     ["Image size, px", "none", integer, ({ model }) => model?.image_size ?? null],
     ["Text length, tokens", "none", integer, ({ model }) => model?.context_length ?? null],
-    ["Searches across with the teacher", "more", (value) => formatMetric("top1", value), ({ model }) => model?.compatible_share ?? null],
+    [
+      "Searches across with the teacher",
+      "more",
+      (value) => formatMetric("top1", value),
+      ({ model }) => model?.compatible_share ?? null,
+    ],
   ];
   return facts.map(([label, wish, format, read]) => row(label, columns, wish, format, read, relative)).filter(hasValue);
 }
@@ -87,7 +109,14 @@ function taskRows(columns: readonly Column[], task: string): CompareRow[] {
   return numbersOf(all).map((metric) => {
     const read = ({ evaluation }: Column) => valueOf(evaluation[task], metric);
     const format = (value: number | null) => formatMetric(metric, value);
-    return row(metricLabel(metric), columns, isShare(metric) ? "more" : "none", format, read, isShare(metric) ? inPoints : () => "");
+    return row(
+      metricLabel(metric),
+      columns,
+      isShare(metric) ? "more" : "none",
+      format,
+      read,
+      isShare(metric) ? inPoints : () => "",
+    );
   });
 }
 

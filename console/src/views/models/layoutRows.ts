@@ -29,9 +29,16 @@ export function isLayout(layout: AnyLayout): layout is Layout {
 }
 
 /** Return the rows of both towers; none for a tower that is no transformer. */
-export function layoutRows(layout: Layout, from: AnyLayout | null | undefined, blocks: Schemas["InheritedBlocks"] | null | undefined): TowerRows[] {
+export function layoutRows(
+  layout: Layout,
+  from: AnyLayout | null | undefined,
+  blocks: Schemas["InheritedBlocks"] | null | undefined,
+): TowerRows[] {
   const before = from != null && isLayout(from) ? from : null;
-  const towers: ["image" | "text", Tower, Tower | null][] = [["image", layout.image, before?.image ?? null], ["text", layout.text, before?.text ?? null]];
+  const towers: ["image" | "text", Tower, Tower | null][] = [
+    ["image", layout.image, before?.image ?? null],
+    ["text", layout.text, before?.text ?? null],
+  ];
   return towers.flatMap(([name, own, full]) => {
     if (!own.heads || !own.mlp) return [];
     return [{ name, width: own.width, widthBefore: full?.width ?? own.width, blocks: blockRows(own, full, blocks?.[name]) }];
@@ -44,11 +51,19 @@ function blockRows(own: Tower, full: Tower | null, sources: readonly number[] | 
   const from = sources ?? (allHeads.length === heads.length || allHeads.length === 0 ? heads.map((_, block) => block) : null);
   const [most, mostUnits] = [Math.max(...heads, ...allHeads, 0), Math.max(...units, ...allUnits, 0)];
   if (from === null) {
-    return heads.map((count, block) => ({ source: block, own: block, heads: count, units: units[block] ?? 0, allHeads: most, allUnits: mostUnits }));
+    return heads.map((count, block) => ({
+      source: block,
+      own: block,
+      heads: count,
+      units: units[block] ?? 0,
+      allHeads: most,
+      allUnits: mostUnits,
+    }));
   }
   return Array.from({ length: Math.max(allHeads.length, heads.length) }, (_, source) => {
     const block = from.indexOf(source);
-    const kept = block < 0 ? { own: null, heads: 0, units: 0 } : { own: block, heads: heads[block] ?? 0, units: units[block] ?? 0 };
+    const kept =
+      block < 0 ? { own: null, heads: 0, units: 0 } : { own: block, heads: heads[block] ?? 0, units: units[block] ?? 0 };
     return { source, ...kept, allHeads: allHeads[source] ?? most, allUnits: allUnits[source] ?? mostUnits };
   });
 }
@@ -69,7 +84,10 @@ export function resnetSentence({ layers, width }: Layout["image"]): string {
 /** Return how much of the heads and MLP units of all blocks was kept. */
 export function keptOfTower({ blocks }: TowerRows): { heads: [number, number]; units: [number, number] } {
   const sum = (value: (row: BlockRow) => number) => blocks.reduce((total, row) => total + value(row), 0);
-  return { heads: [sum((row) => row.heads), sum((row) => row.allHeads)], units: [sum((row) => row.units), sum((row) => row.allUnits)] };
+  return {
+    heads: [sum((row) => row.heads), sum((row) => row.allHeads)],
+    units: [sum((row) => row.units), sum((row) => row.allUnits)],
+  };
 }
 
 function plural(count: number, noun: string): string {

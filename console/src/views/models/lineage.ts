@@ -14,7 +14,10 @@ export interface LineageNode {
   link: NodeLink | null;
 }
 
-export type NodeLink = { to: "model"; reference: Reference } | { to: "dataset"; reference: Reference } | { to: "job" | "spec" | "deployment"; id: string };
+export type NodeLink =
+  | { to: "model"; reference: Reference }
+  | { to: "dataset"; reference: Reference }
+  | { to: "job" | "spec" | "deployment"; id: string };
 
 export interface Lineage {
   nodes: LineageNode[];
@@ -27,9 +30,21 @@ export function lineageOf(version: Version, deployments: readonly string[] = [])
   const sources = [...teacherNodes(version, made), ...dataNodes(made), ...specNodes(version, made)];
   const maker = makerNode(version, made);
   const own: LineageNode = {
-    id: "version", kind: "model version", label: `${version.name}@${version.version}`, note: version.aliases.join(", "), column: 2, link: null,
+    id: "version",
+    kind: "model version",
+    label: `${version.name}@${version.version}`,
+    note: version.aliases.join(", "),
+    column: 2,
+    link: null,
   };
-  const served = deployments.map((name): LineageNode => ({ id: `deployment ${name}`, kind: "deployment", label: name, note: "", column: 3, link: { to: "deployment", id: name } }));
+  const served = deployments.map((name): LineageNode => ({
+    id: `deployment ${name}`,
+    kind: "deployment",
+    label: name,
+    note: "",
+    column: 3,
+    link: { to: "deployment", id: name },
+  }));
   return {
     nodes: [...sources, ...(maker === null ? [] : [maker]), own, ...served],
     arrows: [
@@ -53,10 +68,15 @@ function teacherNodes(version: Version, made: Known): LineageNode[] {
   const teachers = made.teachers ?? (made.teacher ? [{ ...made.teacher, share: 1 }] : []);
   return teachers.map((teacher, place) => {
     // A single teacher of the registry is named in full in the spec.
-    const registered = registeredTeacher(teacher.name) ?? (teachers.length === 1 ? registeredTeacher(made.spec?.teacher?.model) : null);
+    const registered =
+      registeredTeacher(teacher.name) ?? (teachers.length === 1 ? registeredTeacher(made.spec?.teacher?.model) : null);
     return {
-      id: `teacher ${place}`, kind: "teacher", label: teacher.name || version.teacher || "teacher", column: 0,
-      note: teachers.length > 1 ? `share ${(100 * teacher.share).toFixed(0)} %` : `SHA-256 ${(teacher.sha256 ?? "").slice(0, 12)}…`,
+      id: `teacher ${place}`,
+      kind: "teacher",
+      label: teacher.name || version.teacher || "teacher",
+      column: 0,
+      note:
+        teachers.length > 1 ? `share ${(100 * teacher.share).toFixed(0)} %` : `SHA-256 ${(teacher.sha256 ?? "").slice(0, 12)}…`,
       link: registered === null ? null : { to: "model", reference: registered },
     };
   });
@@ -66,23 +86,57 @@ function dataNodes(made: Known): LineageNode[] {
   if (made.dataset) {
     const { name, version, pairs } = made.dataset;
     const note = pairs === undefined ? "" : `${pairs.toLocaleString()} pairs`;
-    return [{ id: "data", kind: "data set", label: `${name}@${version}`, note, column: 0, link: { to: "dataset", reference: parseReference(`${name}@${version}`) } }];
+    return [
+      {
+        id: "data",
+        kind: "data set",
+        label: `${name}@${version}`,
+        note,
+        column: 0,
+        link: { to: "dataset", reference: parseReference(`${name}@${version}`) },
+      },
+    ];
   }
   const shards = made.data ?? [];
   if (shards.length === 0) return [];
   const label = shards[0]!.url.split("/").at(-1) || shards[0]!.url;
-  return [{ id: "data", kind: "data", label, note: shards.length === 1 ? "1 shard" : `and ${shards.length - 1} more shards`, column: 0, link: null }];
+  return [
+    {
+      id: "data",
+      kind: "data",
+      label,
+      note: shards.length === 1 ? "1 shard" : `and ${shards.length - 1} more shards`,
+      column: 0,
+      link: null,
+    },
+  ];
 }
 
 function specNodes(version: Version, made: Known): LineageNode[] {
   if (made.spec === undefined || version.job == null) return [];
   const stages = (made.spec.stages ?? []).map((stage) => `${stage.name ?? "stage"} (${stage.inherit ?? "manual"})`);
-  return [{ id: "spec", kind: "spec", label: made.spec.name ?? "spec", note: stages.join(" → "), column: 0, link: { to: "spec", id: version.job } }];
+  return [
+    {
+      id: "spec",
+      kind: "spec",
+      label: made.spec.name ?? "spec",
+      note: stages.join(" → "),
+      column: 0,
+      link: { to: "spec", id: version.job },
+    },
+  ];
 }
 
 function makerNode(version: Version, made: Known): LineageNode | null {
   if (made.import !== undefined) {
-    return { id: "maker", kind: "import", label: made.import.file ?? made.import.source ?? "file", note: "", column: 1, link: null };
+    return {
+      id: "maker",
+      kind: "import",
+      label: made.import.file ?? made.import.source ?? "file",
+      note: "",
+      column: 1,
+      link: null,
+    };
   }
   if (version.job == null) return null;
   const stages = made.spec?.stages?.length ?? 0;
@@ -98,7 +152,10 @@ export interface PlacedNode extends LineageNode {
 export const NODE = { width: 206, height: 62, gapX: 52, gapY: 16 };
 
 /** Place the nodes in columns; where there is no room for them, below each other. */
-export function placeNodes(nodes: readonly LineageNode[], width: number): { nodes: PlacedNode[]; width: number; height: number; isNarrow: boolean } {
+export function placeNodes(
+  nodes: readonly LineageNode[],
+  width: number,
+): { nodes: PlacedNode[]; width: number; height: number; isNarrow: boolean } {
   const columns = [...new Set(nodes.map((node) => node.column))].sort((a, b) => a - b);
   const needed = columns.length * (NODE.width + NODE.gapX) - NODE.gapX;
   if (needed > width) {
@@ -110,7 +167,11 @@ export function placeNodes(nodes: readonly LineageNode[], width: number): { node
   const placed = columns.flatMap((column, place) => {
     const mine = nodes.filter((node) => node.column === column);
     const own = mine.length * (NODE.height + NODE.gapY) - NODE.gapY;
-    return mine.map((node, row) => ({ ...node, left: place * (NODE.width + NODE.gapX), top: (height - own) / 2 + row * (NODE.height + NODE.gapY) }));
+    return mine.map((node, row) => ({
+      ...node,
+      left: place * (NODE.width + NODE.gapX),
+      top: (height - own) / 2 + row * (NODE.height + NODE.gapY),
+    }));
   });
   return { nodes: placed, width: needed, height, isNarrow: false };
 }

@@ -44,7 +44,9 @@ const ONLY_IF_ANY = ["skipped", "skipped_shards", "unknown_tokens"];
 
 /** Return all single numbers: shares first, then what else is known of the task; the time is a fact of the model. */
 export function numbersOf(scores: Metrics | null | undefined): string[] {
-  const numbers = Object.keys(scores ?? {}).filter((metric) => typeof scores?.[metric] === "number" && !isShare(metric) && metric !== "ms_per_image");
+  const numbers = Object.keys(scores ?? {}).filter(
+    (metric) => typeof scores?.[metric] === "number" && !isShare(metric) && metric !== "ms_per_image",
+  );
   return [...sharesOf(scores), ...numbers.filter((metric) => !ONLY_IF_ANY.includes(metric) || scores?.[metric] !== 0)];
 }
 

@@ -6,13 +6,33 @@ import { formatMetric, keptShare, metricLabel, numbersOf, points, sharesOf } fro
 import { parseReference, registeredTeacher } from "./references";
 import { isImageNet, metricsOf, plotted, PUBLISHED, tasksOf, TEACHERS, usualCost, VERSIONS, type Compared } from "./tradeoff";
 
-const model = (name: string, versions: number[]): Schemas["Model"] => ({ name, versions, latest: versions.at(-1)!, aliases: {}, created_at: "" });
+const model = (name: string, versions: number[]): Schemas["Model"] => ({
+  name,
+  versions,
+  latest: versions.at(-1)!,
+  aliases: {},
+  created_at: "",
+});
 const params = (image: number, text: number) => ({ image, text: text * 2, text_without_embedding: text });
 
 const compared = (name: string, rest: Partial<Compared> = {}): Compared => ({
-  name, version: 1, params: params(10e6, 5e6), macs: 2e9, embed_dim: 64, image_size: 64, context_length: 77, embedding_sizes: [],
-  evaluation: { pets: { top1: 0.5, top5: 0.8, samples: 100 } }, teacher: "ViT-B-32@openai", teacher_params: params(80e6, 40e6), teacher_macs: 9e9,
-  teacher_evaluation: { pets: { top1: 0.6 } }, teacher_latency_ms: 30, latency_ms: 3, created_at: "", ...rest,
+  name,
+  version: 1,
+  params: params(10e6, 5e6),
+  macs: 2e9,
+  embed_dim: 64,
+  image_size: 64,
+  context_length: 77,
+  embedding_sizes: [],
+  evaluation: { pets: { top1: 0.5, top5: 0.8, samples: 100 } },
+  teacher: "ViT-B-32@openai",
+  teacher_params: params(80e6, 40e6),
+  teacher_macs: 9e9,
+  teacher_evaluation: { pets: { top1: 0.6 } },
+  teacher_latency_ms: 30,
+  latency_ms: 3,
+  created_at: "",
+  ...rest,
 });
 
 it("names and formats metrics", () => {
@@ -49,7 +69,11 @@ it("plots versions, and a teacher of several once", () => {
   expect(tasksOf(models)).toEqual(["pets"]);
   expect(metricsOf(models, "pets")).toEqual(["top1", "top5"]);
   const shown = plotted(models, "pets", "top1", "params");
-  expect(shown.map(({ group, x, y }) => [group, x, y])).toEqual([[VERSIONS, 15e6, 0.5], [VERSIONS, 15e6, 0.55], [TEACHERS, 120e6, 0.6]]);
+  expect(shown.map(({ group, x, y }) => [group, x, y])).toEqual([
+    [VERSIONS, 15e6, 0.5],
+    [VERSIONS, 15e6, 0.55],
+    [TEACHERS, 120e6, 0.6],
+  ]);
   expect(shown[2]!.details.at(-1)).toEqual(["teacher of", "a@1 and 1 more"]);
   expect(plotted(models, "pets", "top1", "latency").map(({ label }) => label)).toEqual(["a@1", "ViT-B-32@openai"]);
   expect(usualCost(models)).toBe("params");
@@ -57,7 +81,8 @@ it("plots versions, and a teacher of several once", () => {
 
 it("shows published numbers of ImageNet only, against parameters", () => {
   const on = (task: string) => [compared("a", { evaluation: { [task]: { top1: 0.5 } } })];
-  const count = (task: string, metric: string, cost: "params" | "macs") => plotted(on(task), task, metric, cost).filter(({ group }) => group === PUBLISHED).length;
+  const count = (task: string, metric: string, cost: "params" | "macs") =>
+    plotted(on(task), task, metric, cost).filter(({ group }) => group === PUBLISHED).length;
   expect(count("imagenet", "top1", "params")).toBe(11);
   expect(count("imagenet", "top1", "macs")).toBe(0);
   expect(count("imagenet-v2", "top1", "params")).toBe(0);
@@ -66,11 +91,23 @@ it("shows published numbers of ImageNet only, against parameters", () => {
 
 it("puts versions side by side with their teacher once, and marks the best", () => {
   const columns = columnsOf([compared("a"), compared("b", { evaluation: { pets: { top1: 0.55, samples: 100 } }, macs: 1e9 })]);
-  expect(columns.map(({ label, isTeacher }) => [label, isTeacher])).toEqual([["a@1", false], ["b@1", false], ["ViT-B-32@openai", true]]);
+  expect(columns.map(({ label, isTeacher }) => [label, isTeacher])).toEqual([
+    ["a@1", false],
+    ["b@1", false],
+    ["ViT-B-32@openai", true],
+  ]);
   const [facts, pets] = compareGroups(columns);
   const macs = facts!.rows.find(({ label }) => label === "MACs")!;
-  expect(macs.cells.map(({ text, isBest, change }) => [text, isBest, change])).toEqual([["2G", false, ""], ["1G", true, "× 0.500"], ["9G", false, "× 4.50"]]);
+  expect(macs.cells.map(({ text, isBest, change }) => [text, isBest, change])).toEqual([
+    ["2G", false, ""],
+    ["1G", true, "× 0.500"],
+    ["9G", false, "× 4.50"],
+  ]);
   const top1 = pets!.rows[0]!;
-  expect(top1.cells.map(({ text, isBest, change }) => [text, isBest, change])).toEqual([["50.0 %", false, ""], ["55.0 %", true, "+5.0 points"], ["60.0 %", false, "+10.0 points"]]);
+  expect(top1.cells.map(({ text, isBest, change }) => [text, isBest, change])).toEqual([
+    ["50.0 %", false, ""],
+    ["55.0 %", true, "+5.0 points"],
+    ["60.0 %", false, "+10.0 points"],
+  ]);
   expect(pets!.rows.find(({ label }) => label === "images")!.differs).toBe(false);
 });

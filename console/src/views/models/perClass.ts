@@ -26,7 +26,11 @@ export function joinPerClass(models: readonly (Metrics | null | undefined)[], na
 
 /** Return the same rows from the counts of predicted images, which have the names of all classes. */
 export function countedClasses(counts: readonly Schemas["ClassCounts"][]): ClassRow[] {
-  return counts.map(({ label, images, correct }) => ({ label, images, shares: correct.map((right) => (images > 0 ? right / images : null)) }));
+  return counts.map(({ label, images, correct }) => ({
+    label,
+    images,
+    shares: correct.map((right) => (images > 0 ? right / images : null)),
+  }));
 }
 
 export function difference(row: ClassRow, first = 0, second = 1): number | null {

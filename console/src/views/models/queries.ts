@@ -22,7 +22,8 @@ export function useDeployments() {
   return useQuery({
     queryKey: ["deployments"],
     refetchInterval: SLOW_MS,
-    queryFn: () => allPages((page_token) => ask(api.GET("/v1/deployments", { params: { query: { page_size: PAGE, page_token } } }))),
+    queryFn: () =>
+      allPages((page_token) => ask(api.GET("/v1/deployments", { params: { query: { page_size: PAGE, page_token } } }))),
   });
 }
 
@@ -55,7 +56,9 @@ export function useComparison(references: readonly string[], perClass = false) {
     placeholderData: keepPreviousData,
     queryFn: async () => {
       const answers = await Promise.all(
-        pieces(references, COMPARED_AT_ONCE).map((some) => ask(api.GET("/v1/compare", { params: { query: { models: some.join(","), per_class: perClass } } }))),
+        pieces(references, COMPARED_AT_ONCE).map((some) =>
+          ask(api.GET("/v1/compare", { params: { query: { models: some.join(","), per_class: perClass } } })),
+        ),
       );
       return answers.flatMap((answer) => answer.models);
     },

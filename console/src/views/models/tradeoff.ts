@@ -60,7 +60,11 @@ export function plotted(models: readonly Compared[], task: string, metric: strin
     // Each evaluation measures the time again: the first one, of the newest version, is shown.
     teachers.set(teacher.key, { point: teachers.get(teacher.key)?.point ?? teacher, students: [...known, referenceOf(model)] });
   }
-  return [...versions, ...[...teachers.values()].map(({ point, students }) => ({ ...point, details: [...point.details, studentsOf(students)] })), ...publishedPoints(task, metric, cost)];
+  return [
+    ...versions,
+    ...[...teachers.values()].map(({ point, students }) => ({ ...point, details: [...point.details, studentsOf(students)] })),
+    ...publishedPoints(task, metric, cost),
+  ];
 }
 
 function versionPoint(model: Compared, x: number, y: number, metric: string, cost: Cost): Plotted {
@@ -75,7 +79,15 @@ function teacherPoint(model: Compared, task: string, metric: string, cost: Cost)
   const x = { latency: model.teacher_latency_ms, macs: model.teacher_macs, params: withoutEmbedding(model.teacher_params) }[cost];
   if (model.teacher === null || y === null || x == null || x <= 0) return null;
   const details = [...place(x, y, metric, cost), ...sizes(model.teacher_params, cost)];
-  return { key: `teacher ${model.teacher} ${y.toFixed(4)}`, group: TEACHERS, x, y, label: model.teacher, details, version: registeredTeacher(model.teacher) };
+  return {
+    key: `teacher ${model.teacher} ${y.toFixed(4)}`,
+    group: TEACHERS,
+    x,
+    y,
+    label: model.teacher,
+    details,
+    version: registeredTeacher(model.teacher),
+  };
 }
 
 function studentsOf(students: string[]): [string, string] {
@@ -110,11 +122,19 @@ function withoutEmbedding(params: Schemas["Params"] | null | undefined): number 
 }
 
 function place(x: number, y: number, metric: string, cost: Cost): [string, string][] {
-  return [[metricLabel(metric), percent(y)], [{ latency: "time per image", macs: "MACs", params: "parameters" }[cost], COSTS[cost].format(x)]];
+  return [
+    [metricLabel(metric), percent(y)],
+    [{ latency: "time per image", macs: "MACs", params: "parameters" }[cost], COSTS[cost].format(x)],
+  ];
 }
 
 function sizes(params: Schemas["Params"] | null | undefined, cost: Cost): [string, string][] {
   if (params == null) return [];
-  const towers: [string, string] = ["image and text", `${compact(params.image)} and ${compact(params.text_without_embedding)} parameters`];
-  return cost === "params" ? [["image and text", `${compact(params.image)} and ${compact(params.text_without_embedding)}`]] : [towers];
+  const towers: [string, string] = [
+    "image and text",
+    `${compact(params.image)} and ${compact(params.text_without_embedding)} parameters`,
+  ];
+  return cost === "params"
+    ? [["image and text", `${compact(params.image)} and ${compact(params.text_without_embedding)}`]]
+    : [towers];
 }

@@ -22,7 +22,15 @@ export function FileDrop({ onText, children }: { onText(text: string): void; chi
     setOver(true);
   };
   return (
-    <Box onDropCapture={drop} onDragOverCapture={over} onDragLeave={() => setOver(false)} style={{ outline: isOver ? "2px dashed var(--mantine-primary-color-filled)" : "none", borderRadius: "var(--mantine-radius-md)" }}>
+    <Box
+      onDropCapture={drop}
+      onDragOverCapture={over}
+      onDragLeave={() => setOver(false)}
+      style={{
+        outline: isOver ? "2px dashed var(--mantine-primary-color-filled)" : "none",
+        borderRadius: "var(--mantine-radius-md)",
+      }}
+    >
       {children}
     </Box>
   );

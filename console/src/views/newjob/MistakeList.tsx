@@ -5,7 +5,15 @@ import { lineOf, type ListedMistake } from "./plan/mistakes";
 
 const SHOWN = 50;
 
-export function MistakeList({ mistakes, text, onJump }: { mistakes: ListedMistake[]; text: string; onJump(mistake: ListedMistake): void }) {
+export function MistakeList({
+  mistakes,
+  text,
+  onJump,
+}: {
+  mistakes: ListedMistake[];
+  text: string;
+  onJump(mistake: ListedMistake): void;
+}) {
   if (mistakes.length === 0) return null;
   return (
     <Paper withBorder p="sm" mt="sm" component="section" aria-labelledby="mistakes-title">
@@ -20,7 +28,11 @@ export function MistakeList({ mistakes, text, onJump }: { mistakes: ListedMistak
                 <Text span fw={600} c="light-dark(var(--mantine-color-red-9), var(--mantine-color-red-4))">
                   Line {lineOf(text, mistake.from)}
                 </Text>{" "}
-                {mistake.where !== "" && <Text span ff="monospace">{visible(mistake.where, 120)}: </Text>}
+                {mistake.where !== "" && (
+                  <Text span ff="monospace">
+                    {visible(mistake.where, 120)}:{" "}
+                  </Text>
+                )}
                 {visible(mistake.message)}
               </Text>
             </UnstyledButton>

@@ -10,7 +10,14 @@ export default function NewJobPage() {
   const search = route.useSearch();
   const { id, original, draft, error } = useSource(search);
   return (
-    <Page title="New job" subtitle={search.from === undefined ? "Describe a student: its teacher, its data and its stages." : "A job's spec, to change and submit again."}>
+    <Page
+      title="New job"
+      subtitle={
+        search.from === undefined
+          ? "Describe a student: its teacher, its data and its stages."
+          : "A job's spec, to change and submit again."
+      }
+    >
       {original !== undefined ? (
         <Workbench key={id} source={id} original={original} initial={draft ?? original} />
       ) : error !== null ? (

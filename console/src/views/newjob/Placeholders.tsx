@@ -12,7 +12,11 @@ export function Placeholders({ places, text, onReplace }: { places: Place[]; tex
     <Alert color="blue" variant="light" icon={<IconFolder />} title="This template needs addresses of yours">
       <Stack gap="xs">
         {places.map((place) => (
-          <PlaceholderInput key={place.text} place={place} onFill={(value) => onReplace(withoutPlaceholder(text, place.text, value))} />
+          <PlaceholderInput
+            key={place.text}
+            place={place}
+            onFill={(value) => onReplace(withoutPlaceholder(text, place.text, value))}
+          />
         ))}
         <Text size="sm" c="var(--mantine-color-text)">
           The server and its workers read them, not the browser. A registered data set needs no address.
@@ -32,7 +36,13 @@ function PlaceholderInput({ place, onFill }: { place: Place; onFill(value: strin
       }}
     >
       <Group gap="xs" align="flex-end">
-        <TextInput label={place.label} placeholder={place.example} value={value} onChange={(event) => setValue(event.currentTarget.value)} w="min(360px, 64vw)" />
+        <TextInput
+          label={place.label}
+          placeholder={place.example}
+          value={value}
+          onChange={(event) => setValue(event.currentTarget.value)}
+          w="min(360px, 64vw)"
+        />
         <Button type="submit" variant="default" disabled={value.trim() === ""}>
           Fill in
         </Button>

@@ -33,7 +33,12 @@ export function Toolbar({ text, isChanged, onReplace, onReset, onSubmit, canSubm
         </Button>
       </Group>
       <Tooltip label={mayWrite ? "Ctrl+Enter" : "Your token has no scope write"}>
-        <Button leftSection={<IconSend size={16} aria-hidden />} onClick={onSubmit} disabled={!canSubmit || !mayWrite} loading={isSubmitting}>
+        <Button
+          leftSection={<IconSend size={16} aria-hidden />}
+          onClick={onSubmit}
+          disabled={!canSubmit || !mayWrite}
+          loading={isSubmitting}
+        >
           Submit job
         </Button>
       </Tooltip>
@@ -46,7 +51,8 @@ function TemplateSelect() {
   const navigate = useNavigate();
   const examples = useExamples().data ?? [];
   const value = from === undefined ? (template ?? TEMPLATES[0]!.name) : null;
-  const description = TEMPLATES.find(({ name }) => name === value)?.description ?? examples.find(({ name }) => name === value)?.title;
+  const description =
+    TEMPLATES.find(({ name }) => name === value)?.description ?? examples.find(({ name }) => name === value)?.title;
   const groups = [
     { group: "Templates", items: TEMPLATES.map(({ name, label }) => ({ value: name, label })) },
     { group: "Examples on the server", items: examples.map(({ name }) => ({ value: name, label: name.replace(/\.yaml$/, "") })) },
@@ -61,7 +67,10 @@ function TemplateSelect() {
       data={groups.filter(({ items }) => items.length > 0)}
       value={value}
       allowDeselect={false}
-      onChange={(name) => name !== null && void navigate({ to: "/new-job", search: { template: name, ...(dataset === undefined ? {} : { dataset }) } })}
+      onChange={(name) =>
+        name !== null &&
+        void navigate({ to: "/new-job", search: { template: name, ...(dataset === undefined ? {} : { dataset }) } })
+      }
     />
   );
 }

@@ -29,7 +29,10 @@ export function Workbench({ source, original, initial }: { source: string; origi
   const me = useMe().data;
   const mayWrite = me === undefined || holds(me, "write");
   const planned = usePlan(mayWrite ? spec : null);
-  const mistakes = useMemo(() => mistakesOf(text, parsed, knowledge.schema, planned.error), [text, parsed, knowledge.schema, planned.error]);
+  const mistakes = useMemo(
+    () => mistakesOf(text, parsed, knowledge.schema, planned.error),
+    [text, parsed, knowledge.schema, planned.error],
+  );
   const submission = useSubmit(source);
 
   const change = (changed: string) => {
@@ -42,19 +45,37 @@ export function Workbench({ source, original, initial }: { source: string; origi
   };
   return (
     <Stack gap="sm">
-      <Toolbar text={text} isChanged={text !== original} onReplace={replace} onReset={() => replace(original)} onSubmit={submit} canSubmit={spec !== null} mayWrite={mayWrite} isSubmitting={submission.isPending} />
+      <Toolbar
+        text={text}
+        isChanged={text !== original}
+        onReplace={replace}
+        onReset={() => replace(original)}
+        onSubmit={submit}
+        canSubmit={spec !== null}
+        mayWrite={mayWrite}
+        isSubmitting={submission.isPending}
+      />
       <Placeholders places={PLACEHOLDERS.filter((place) => text.includes(place.text))} text={text} onReplace={replace} />
       <Grid gap="md">
         <Grid.Col span={{ base: 12, md: 7 }}>
           <FileDrop onText={replace}>
             <Paper withBorder h="clamp(320px, calc(100vh - 330px), 900px)" style={{ overflow: "hidden" }}>
               <Suspense fallback={<Skeleton h="100%" />}>
-                <SpecEditor ref={editor} initialText={text} onChange={change} onSubmit={submit} mistakes={mistakes} knowledge={knowledge} describedBy={KEYS} />
+                <SpecEditor
+                  ref={editor}
+                  initialText={text}
+                  onChange={change}
+                  onSubmit={submit}
+                  mistakes={mistakes}
+                  knowledge={knowledge}
+                  describedBy={KEYS}
+                />
               </Suspense>
             </Paper>
           </FileDrop>
           <Text id={KEYS} size="xs" c="dimmed" mt={4}>
-            Ctrl+Space completes, Ctrl+Enter submits, Ctrl+Z takes back (on a Mac, Cmd for the last two). Tab indents: to leave the editor press Escape, then Tab. Drop a YAML or JSON file to load it.
+            Ctrl+Space completes, Ctrl+Enter submits, Ctrl+Z takes back (on a Mac, Cmd for the last two). Tab indents: to leave
+            the editor press Escape, then Tab. Drop a YAML or JSON file to load it.
           </Text>
           <MistakeList mistakes={mistakes} text={text} onJump={(mistake) => editor.current?.jump(mistake)} />
         </Grid.Col>

@@ -3,7 +3,17 @@ import { milliseconds } from "../../app/format";
 import { visible } from "../../app/labels";
 
 /** Which model answered, and how long it took from here. */
-export function Answered({ deployment, model, took, isFetching }: { deployment: string; model: string | undefined; took: number | undefined; isFetching: boolean }) {
+export function Answered({
+  deployment,
+  model,
+  took,
+  isFetching,
+}: {
+  deployment: string;
+  model: string | undefined;
+  took: number | undefined;
+  isFetching: boolean;
+}) {
   return (
     <Group gap="xs" aria-live="polite" mih={24}>
       <Text size="sm" fw={600} className="user-text">

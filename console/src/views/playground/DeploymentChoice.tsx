@@ -16,7 +16,15 @@ export function DeploymentChoice({ deployments, first, second, onFirst, onSecond
   return (
     <Group align="flex-start" gap="md">
       <div>
-        <Select label="Deployment" w={260} data={data} value={first} allowDeselect={false} searchable={data.length > 8} onChange={(name) => name !== null && onFirst(name)} />
+        <Select
+          label="Deployment"
+          w={260}
+          data={data}
+          value={first}
+          allowDeselect={false}
+          searchable={data.length > 8}
+          onChange={(name) => name !== null && onFirst(name)}
+        />
         <Health deployment={first} />
       </div>
       {(deployments.length > 1 || second !== undefined) && (
@@ -51,7 +59,10 @@ function Health({ deployment }: { deployment: string }) {
   if (model === undefined) return null;
   return (
     <Text size="xs" c="dimmed" mt={4} maw={260} className="user-text">
-      {visible([model, engine, dimensions === undefined ? null : `${dimensions} dimensions`].filter((part) => part != null).join(", "), 300)}
+      {visible(
+        [model, engine, dimensions === undefined ? null : `${dimensions} dimensions`].filter((part) => part != null).join(", "),
+        300,
+      )}
     </Text>
   );
 }

@@ -34,7 +34,8 @@ function NoDeployment() {
         </Group>
       }
     >
-      A deployment answers queries with a model of the registry. Open a model and deploy one of its versions, or train a first one with a new job.
+      A deployment answers queries with a model of the registry. Open a model and deploy one of its versions, or train a first one
+      with a new job.
     </Empty>
   );
 }
@@ -56,7 +57,10 @@ function Playground({ deployments }: { deployments: Deployment[] }) {
       {chosen !== undefined && !answering.includes(chosen) ? (
         <NotAnswering deployment={chosen} />
       ) : (
-        <Modes deployments={deployments} names={[first, ...answering.map((each) => each.name).filter((name) => name === view.second && name !== first)]} />
+        <Modes
+          deployments={deployments}
+          names={[first, ...answering.map((each) => each.name).filter((name) => name === view.second && name !== first)]}
+        />
       )}
     </Stack>
   );
@@ -65,8 +69,18 @@ function Playground({ deployments }: { deployments: Deployment[] }) {
 function NotAnswering({ deployment }: { deployment: Deployment }) {
   const isReady = deployment.state === "ready";
   return (
-    <Alert color="blue" variant="light" icon={<IconHourglass />} title={isReady ? "Your token may not ask this deployment" : `${deployment.name} does not answer yet`} role="status">
-      {isReady ? "Queries need a token of the scope infer." : visible(`It is ${deployment.state}${deployment.message === "" ? "" : `: ${deployment.message}`}. This page goes on by itself as soon as it answers.`)}
+    <Alert
+      color="blue"
+      variant="light"
+      icon={<IconHourglass />}
+      title={isReady ? "Your token may not ask this deployment" : `${deployment.name} does not answer yet`}
+      role="status"
+    >
+      {isReady
+        ? "Queries need a token of the scope infer."
+        : visible(
+            `It is ${deployment.state}${deployment.message === "" ? "" : `: ${deployment.message}`}. This page goes on by itself as soon as it answers.`,
+          )}
     </Alert>
   );
 }
@@ -82,7 +96,11 @@ function Modes({ deployments, names }: { deployments: Deployment[]; names: strin
     set({ mode: undefined }, { replace: false });
   };
   return (
-    <Tabs value={mode} keepMounted={false} onChange={(next) => set({ mode: next === "search" ? "search" : undefined }, { replace: false })}>
+    <Tabs
+      value={mode}
+      keepMounted={false}
+      onChange={(next) => set({ mode: next === "search" ? "search" : undefined }, { replace: false })}
+    >
       <Tabs.List mb="md">
         <Tabs.Tab value="classify">Classify</Tabs.Tab>
         <Tabs.Tab value="search">Search</Tabs.Tab>

@@ -22,12 +22,17 @@ export function fileProblem(file: NamedBlob): string | null {
   const name = file.name || "The pasted image";
   if (file.size === 0) return `${name} is empty.`;
   if (!file.type.startsWith("image/")) return `${name} is not an image${file.type === "" ? "" : ` (${file.type})`}.`;
-  if (file.size > MOST_BYTES) return `${name} has ${mebibytes(file.size)} MiB; an image may have ${mebibytes(MOST_BYTES)} MiB at most.`;
+  if (file.size > MOST_BYTES)
+    return `${name} has ${mebibytes(file.size)} MiB; an image may have ${mebibytes(MOST_BYTES)} MiB at most.`;
   return null;
 }
 
 /** Return the files that fit beside those that are there, and why others do not. */
-export function chosen<T extends NamedBlob>(present: { content: { size: number } }[], files: T[], most: number): { accepted: T[]; problems: string[] } {
+export function chosen<T extends NamedBlob>(
+  present: { content: { size: number } }[],
+  files: T[],
+  most: number,
+): { accepted: T[]; problems: string[] } {
   const accepted: T[] = [];
   const problems: string[] = [];
   let together = present.reduce((sum, image) => sum + image.content.size, 0);
@@ -35,7 +40,8 @@ export function chosen<T extends NamedBlob>(present: { content: { size: number }
     const problem = fileProblem(file);
     if (problem !== null) problems.push(problem);
     else if (present.length + accepted.length >= most) problems.push(`${file.name} is one too many; ${most} images at most.`);
-    else if (together + file.size > MOST_BYTES_TOGETHER) problems.push(`${file.name} does not fit: all images may have ${mebibytes(MOST_BYTES_TOGETHER)} MiB together.`);
+    else if (together + file.size > MOST_BYTES_TOGETHER)
+      problems.push(`${file.name} does not fit: all images may have ${mebibytes(MOST_BYTES_TOGETHER)} MiB together.`);
     else {
       accepted.push(file);
       together += file.size;

@@ -44,7 +44,12 @@ export function useHealth(deployment: string) {
 export function useLabelSets(deployment: string) {
   return useQuery({
     queryKey: ["deployments", deployment, "label-sets"],
-    queryFn: async () => (await ask(api.GET("/v1/deployments/{name}/label-sets", { params: { path: { name: deployment }, query: { page_size: 200 } } }))).items,
+    queryFn: async () =>
+      (
+        await ask(
+          api.GET("/v1/deployments/{name}/label-sets", { params: { path: { name: deployment }, query: { page_size: 200 } } }),
+        )
+      ).items,
     staleTime: 10_000,
   });
 }
@@ -53,8 +58,14 @@ type QueryRoute = "/v1/deployments/{name}/zero-shot" | "/v1/deployments/{name}/s
 type AnswerOf<Route extends QueryRoute> = paths[Route]["post"]["responses"][200]["content"]["application/json"];
 
 /** Send a query to a deployment, as JSON or as a form with images. Throws ApiError, Unreachable. */
-export async function query<Route extends QueryRoute>(route: Route, deployment: string, body: FormData | object, signal: AbortSignal): Promise<Timed<AnswerOf<Route>>> {
-  const given: RequestInit = body instanceof FormData ? { body } : { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
+export async function query<Route extends QueryRoute>(
+  route: Route,
+  deployment: string,
+  body: FormData | object,
+  signal: AbortSignal,
+): Promise<Timed<AnswerOf<Route>>> {
+  const given: RequestInit =
+    body instanceof FormData ? { body } : { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
   const began = performance.now();
   const answer = await send(route.replace("{name}", encodeURIComponent(deployment)), { method: "POST", signal, ...given });
   const document = (await answer.json()) as AnswerOf<Route>;

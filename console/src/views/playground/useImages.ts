@@ -26,7 +26,10 @@ export function useImages(most = MOST_IMAGES, onAdded?: () => void): Images {
     },
     [most, onAdded],
   );
-  const remove = useCallback((id: string) => setState((before) => ({ images: before.images.filter((image) => image.id !== id), problems: [] })), []);
+  const remove = useCallback(
+    (id: string) => setState((before) => ({ images: before.images.filter((image) => image.id !== id), problems: [] })),
+    [],
+  );
   const clear = useCallback(() => setState({ images: [], problems: [] }), []);
   return { images, problems, add, remove, clear };
 }

@@ -12,7 +12,8 @@ export function useView(): [View, SetView] {
   const navigate = useNavigate({ from: playgroundRoute.fullPath });
   const set = useCallback<SetView>(
     (change, { replace = true } = {}) => {
-      const next = (before: View) => Object.fromEntries(Object.entries({ ...before, ...change }).filter(([, value]) => value !== undefined)) as View;
+      const next = (before: View) =>
+        Object.fromEntries(Object.entries({ ...before, ...change }).filter(([, value]) => value !== undefined)) as View;
       void navigate({ search: next, replace, resetScroll: false });
     },
     [navigate],

@@ -24,7 +24,11 @@ export default function DeploymentPage() {
   return (
     <Page
       title={visible(name)}
-      subtitle={<TextLink inherit to="/service" search={{ tab: "deployments" }}>Deployments</TextLink>}
+      subtitle={
+        <TextLink inherit to="/service" search={{ tab: "deployments" }}>
+          Deployments
+        </TextLink>
+      }
       actions={
         <>
           {actions.includes("query") && (
@@ -32,8 +36,16 @@ export default function DeploymentPage() {
               Try it
             </ButtonLink>
           )}
-          {actions.includes("update") && <Button variant="default" onClick={update.open}>Update</Button>}
-          {actions.includes("delete") && <Button variant="default" onClick={deletion.open}>Delete</Button>}
+          {actions.includes("update") && (
+            <Button variant="default" onClick={update.open}>
+              Update
+            </Button>
+          )}
+          {actions.includes("delete") && (
+            <Button variant="default" onClick={deletion.open}>
+              Delete
+            </Button>
+          )}
         </>
       }
     >
@@ -43,7 +55,11 @@ export default function DeploymentPage() {
             <DeploymentSummary deployment={data} />
             <TrafficView deployment={data} />
             <DeploymentDialog key={data.updated_at} opened={isUpdating} onClose={update.close} existing={data} />
-            <DeleteDeployment name={isDeleting ? name : null} onClose={deletion.close} onDeleted={() => void navigate({ to: "/service", search: { tab: "deployments" } })} />
+            <DeleteDeployment
+              name={isDeleting ? name : null}
+              onClose={deletion.close}
+              onDeleted={() => void navigate({ to: "/service", search: { tab: "deployments" } })}
+            />
           </>
         )}
       </Answer>

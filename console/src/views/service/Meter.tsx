@@ -21,7 +21,12 @@ export function Meter({ label, used, total, format, isScarce = false, isShare = 
         <Text size="xs">{label}</Text>
         <Text size="xs">{numbers}</Text>
       </Group>
-      <Progress value={100 * Math.min(1, share)} color={isScarce && share > 0.9 ? "orange" : "cyan"} size="sm" aria-label={`${label}: ${numbers}`} />
+      <Progress
+        value={100 * Math.min(1, share)}
+        color={isScarce && share > 0.9 ? "orange" : "cyan"}
+        size="sm"
+        aria-label={`${label}: ${numbers}`}
+      />
     </div>
   );
 }

@@ -21,7 +21,11 @@ export default function ServicePage() {
   const shown = TABS.find(({ value }) => value === tab) ?? TABS[0]!;
   return (
     <Page title="Service" subtitle="What answers queries, what it runs on, and whether it is healthy.">
-      <Tabs value={shown.value} onChange={(value) => void navigate({ to: "/service", search: { tab: value ?? undefined }, replace: true })} keepMounted={false}>
+      <Tabs
+        value={shown.value}
+        onChange={(value) => void navigate({ to: "/service", search: { tab: value ?? undefined }, replace: true })}
+        keepMounted={false}
+      >
         <Tabs.List aria-label="Parts of the service" mb="md">
           {TABS.map(({ value, label }) => (
             <Tabs.Tab key={value} value={value}>

@@ -9,7 +9,8 @@ const PAGE = 200;
 export function useDeployments() {
   return useQuery({
     queryKey: ["deployments"],
-    queryFn: () => allPages((page_token) => ask(api.GET("/v1/deployments", { params: { query: { page_size: PAGE, page_token } } }))),
+    queryFn: () =>
+      allPages((page_token) => ask(api.GET("/v1/deployments", { params: { query: { page_size: PAGE, page_token } } }))),
     refetchInterval: LIVE_MS,
   });
 }

@@ -10,7 +10,12 @@ import { useChange, type Dataset } from "../queries";
 /** Register a data set, or read a registered one again (`again`), perhaps with other settings. */
 export function RegisterModal({ opened, onClose, again }: { opened: boolean; onClose: () => void; again?: Dataset }) {
   return (
-    <Modal opened={opened} onClose={onClose} title={again === undefined ? "Register a data set" : `Read ${again.name} again`} size="lg">
+    <Modal
+      opened={opened}
+      onClose={onClose}
+      title={again === undefined ? "Register a data set" : `Read ${again.name} again`}
+      size="lg"
+    >
       <Form onClose={onClose} again={again} />
     </Modal>
   );
@@ -20,7 +25,8 @@ function Form({ onClose, again }: { onClose: () => void; again: Dataset | undefi
   const [form, setForm] = useState<RegisterForm>(again === undefined ? NEW_FORM : formOf(again));
   const navigate = useNavigate();
   const registration = useChange(
-    (given: RegisterForm) => ask(api.PUT("/v1/datasets/{name}", { params: { path: { name: given.name } }, body: requestOf(given, again?.source) })),
+    (given: RegisterForm) =>
+      ask(api.PUT("/v1/datasets/{name}", { params: { path: { name: given.name } }, body: requestOf(given, again?.source) })),
     (dataset) => {
       done(`${dataset.name} is being read`);
       onClose();
@@ -32,12 +38,27 @@ function Form({ onClose, again }: { onClose: () => void; again: Dataset | undefi
     event.preventDefault();
     registration.mutate(form);
   };
-  const isComplete = form.name !== "" && nameProblem(form.name) === null && form.shards.trim() !== "" && form.captionKey.trim() !== "";
+  const isComplete =
+    form.name !== "" && nameProblem(form.name) === null && form.shards.trim() !== "" && form.captionKey.trim() !== "";
   return (
     <form onSubmit={submit}>
       <Stack>
-        {again !== undefined && <Text size="sm">A new version is made if the shards or the settings have changed. Earlier versions stay as they are. Name the teacher again if the report is to have its agreement.</Text>}
-        {again === undefined && <TextInput label="Name" required data-autofocus value={form.name} onChange={(event) => set({ name: event.currentTarget.value })} error={nameProblem(form.name)} />}
+        {again !== undefined && (
+          <Text size="sm">
+            A new version is made if the shards or the settings have changed. Earlier versions stay as they are. Name the teacher
+            again if the report is to have its agreement.
+          </Text>
+        )}
+        {again === undefined && (
+          <TextInput
+            label="Name"
+            required
+            data-autofocus
+            value={form.name}
+            onChange={(event) => set({ name: event.currentTarget.value })}
+            error={nameProblem(form.name)}
+          />
+        )}
         <Fields form={form} set={set} />
         {registration.isError && <ErrorState error={registration.error} />}
         <Group justify="flex-end" gap="xs">
@@ -67,7 +88,13 @@ function Fields({ form, set }: { form: RegisterForm; set: (change: Partial<Regis
         onChange={(event) => set({ shards: event.currentTarget.value })}
       />
       <Group grow align="flex-start">
-        <TextInput label="Caption key" description="txt, or a field of the JSON, as json.captions" required value={form.captionKey} onChange={(event) => set({ captionKey: event.currentTarget.value })} />
+        <TextInput
+          label="Caption key"
+          description="txt, or a field of the JSON, as json.captions"
+          required
+          value={form.captionKey}
+          onChange={(event) => set({ captionKey: event.currentTarget.value })}
+        />
         <NumberInput
           label="Holdout"
           description="Share of pairs that training never sees"
@@ -85,8 +112,20 @@ function Fields({ form, set }: { form: RegisterForm; set: (change: Partial<Regis
         onChange={(event) => set({ distinctKey: event.currentTarget.value })}
       />
       <Group grow align="flex-start">
-        <TextInput label="Teacher" description="Optional. Its agreement with the pairs is part of the report" placeholder="ViT-B-32" value={form.teacher} onChange={(event) => set({ teacher: event.currentTarget.value })} />
-        <TextInput label="Teacher's weights" description="Name of pretrained weights, or a path" placeholder="laion2b_s34b_b79k" value={form.pretrained} onChange={(event) => set({ pretrained: event.currentTarget.value })} />
+        <TextInput
+          label="Teacher"
+          description="Optional. Its agreement with the pairs is part of the report"
+          placeholder="ViT-B-32"
+          value={form.teacher}
+          onChange={(event) => set({ teacher: event.currentTarget.value })}
+        />
+        <TextInput
+          label="Teacher's weights"
+          description="Name of pretrained weights, or a path"
+          placeholder="laion2b_s34b_b79k"
+          value={form.pretrained}
+          onChange={(event) => set({ pretrained: event.currentTarget.value })}
+        />
       </Group>
     </>
   );

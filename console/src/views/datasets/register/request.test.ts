@@ -6,7 +6,16 @@ it("makes a request of a form, and leaves out what is empty", () => {
     source: { shards: "/data/a-*.tar", caption_key: "json.captions" },
     holdout: 0.05,
   });
-  expect(requestOf({ ...NEW_FORM, shards: "a.tar\nb.tar", distinctKey: "json.id", holdout: 0, teacher: "ViT-B-32", pretrained: "openai" })).toEqual({
+  expect(
+    requestOf({
+      ...NEW_FORM,
+      shards: "a.tar\nb.tar",
+      distinctKey: "json.id",
+      holdout: 0,
+      teacher: "ViT-B-32",
+      pretrained: "openai",
+    }),
+  ).toEqual({
     source: { shards: ["a.tar", "b.tar"], caption_key: "txt", distinct_key: "json.id" },
     holdout: 0,
     teacher: { model: "ViT-B-32", pretrained: "openai" },

@@ -13,7 +13,15 @@ export interface RegisterForm {
   pretrained: string;
 }
 
-export const NEW_FORM: RegisterForm = { name: "", shards: "", captionKey: "txt", distinctKey: "", holdout: 5, teacher: "", pretrained: "" };
+export const NEW_FORM: RegisterForm = {
+  name: "",
+  shards: "",
+  captionKey: "txt",
+  distinctKey: "",
+  holdout: 5,
+  teacher: "",
+  pretrained: "",
+};
 
 const NAME = /^[a-z0-9][a-z0-9._-]{0,62}$/;
 
@@ -25,7 +33,10 @@ export function nameProblem(name: string): string | null {
 
 /** Return the patterns of a text area: one a line. */
 export function linesOf(text: string): string[] {
-  return text.split("\n").map((line) => line.trim()).filter((line) => line !== "");
+  return text
+    .split("\n")
+    .map((line) => line.trim())
+    .filter((line) => line !== "");
 }
 
 /** `kept`: fields of a registered source that the form does not have. The server has the defaults of all others. */
@@ -39,7 +50,11 @@ export function requestOf(form: RegisterForm, kept: Partial<Schemas["DatasetSour
     ...(form.distinctKey.trim() === "" ? {} : { distinct_key: form.distinctKey.trim() }),
   };
   const teacher = form.teacher.trim() === "" ? null : { model: form.teacher.trim(), pretrained: form.pretrained.trim() || null };
-  return { source, holdout: Number((form.holdout / 100).toFixed(6)), ...(teacher === null ? {} : { teacher }) } as Schemas["DatasetPut"];
+  return {
+    source,
+    holdout: Number((form.holdout / 100).toFixed(6)),
+    ...(teacher === null ? {} : { teacher }),
+  } as Schemas["DatasetPut"];
 }
 
 /** The form of a registered data set, so that it can be read again with other settings. */

@@ -18,7 +18,9 @@ export function ReinforceModal({ version, opened, onClose }: { version: DatasetV
 function useRequest<T>(version: DatasetVersion, dryRun: boolean, onDone?: () => void) {
   const path = { name: version.name, version: String(version.version) };
   return useChange(async (form: ReinforceForm) => {
-    const answer = await ask(api.POST("/v1/datasets/{name}/versions/{version}/reinforcements", { params: { path }, body: requestOf(form, dryRun) }));
+    const answer = await ask(
+      api.POST("/v1/datasets/{name}/versions/{version}/reinforcements", { params: { path }, body: requestOf(form, dryRun) }),
+    );
     return answer as T;
   }, onDone);
 }
@@ -50,7 +52,12 @@ function Form({ version, onClose }: { version: DatasetVersion; onClose: () => vo
           <Button variant="default" onClick={onClose}>
             Cancel
           </Button>
-          <Button variant="default" loading={estimate.isPending} disabled={form.teacher.trim() === ""} onClick={() => estimate.mutate(form)}>
+          <Button
+            variant="default"
+            loading={estimate.isPending}
+            disabled={form.teacher.trim() === ""}
+            onClick={() => estimate.mutate(form)}
+          >
             Estimate the cost
           </Button>
           <Button type="submit" loading={creation.isPending} disabled={form.teacher.trim() === ""}>
@@ -75,18 +82,39 @@ function Fields({ form, set }: { form: ReinforceForm; set: (change: Partial<Rein
           value={form.teacher}
           onChange={(event) => set({ teacher: event.currentTarget.value })}
         />
-        <TextInput label="Teacher's weights" description="Name of pretrained weights, or a path" placeholder="laion2b_s34b_b79k" value={form.pretrained} onChange={(event) => set({ pretrained: event.currentTarget.value })} />
+        <TextInput
+          label="Teacher's weights"
+          description="Name of pretrained weights, or a path"
+          placeholder="laion2b_s34b_b79k"
+          value={form.pretrained}
+          onChange={(event) => set({ pretrained: event.currentTarget.value })}
+        />
       </Group>
       <Group grow align="flex-start">
-        <NumberInput label="Views of each image" min={1} max={100} value={form.augmentations} onChange={(value) => set({ augmentations: Number(value) || 1 })} />
+        <NumberInput
+          label="Views of each image"
+          min={1}
+          max={100}
+          value={form.augmentations}
+          onChange={(value) => set({ augmentations: Number(value) || 1 })}
+        />
         <Select
           label="Captions"
-          data={[{ value: "all", label: "all of a sample" }, { value: "first", label: "the first of a sample" }]}
+          data={[
+            { value: "all", label: "all of a sample" },
+            { value: "first", label: "the first of a sample" },
+          ]}
           allowDeselect={false}
           value={form.captions}
           onChange={(value) => set({ captions: value as ReinforceForm["captions"] })}
         />
-        <Select label="Numbers" data={["bf16", "fp32", "int8"]} allowDeselect={false} value={form.dtype} onChange={(value) => set({ dtype: value as ReinforceForm["dtype"] })} />
+        <Select
+          label="Numbers"
+          data={["bf16", "fp32", "int8"]}
+          allowDeselect={false}
+          value={form.dtype}
+          onChange={(value) => set({ dtype: value as ReinforceForm["dtype"] })}
+        />
       </Group>
     </>
   );

@@ -23,10 +23,15 @@ export function ReinforcementsTab({ version }: { version: DatasetVersion }) {
   return (
     <Stack align="stretch">
       {found === undefined ? (
-        reinforcements.isError ? <ErrorState error={reinforcements.error} onRetry={() => void reinforcements.refetch()} /> : <Loading />
+        reinforcements.isError ? (
+          <ErrorState error={reinforcements.error} onRetry={() => void reinforcements.refetch()} />
+        ) : (
+          <Loading />
+        )
       ) : found.length === 0 ? (
         <Empty title="No reinforcement" action={create}>
-          A reinforcement stores what teachers compute for several views of every image and for every caption. A job that names it trains without a teacher in its steps.
+          A reinforcement stores what teachers compute for several views of every image and for every caption. A job that names it
+          trains without a teacher in its steps.
         </Empty>
       ) : (
         <>
@@ -131,7 +136,12 @@ function Row({ each, onDelete }: { each: Reinforcement; onDelete: (id: string) =
 function DeleteReinforcement({ id, version, onClose }: { id: string | null; version: DatasetVersion; onClose: () => void }) {
   const path = { name: version.name, version: String(version.version) };
   const removal = useChange(
-    (reinforcement: string) => ask(api.DELETE("/v1/datasets/{name}/versions/{version}/reinforcements/{reinforcement}", { params: { path: { ...path, reinforcement } } })),
+    (reinforcement: string) =>
+      ask(
+        api.DELETE("/v1/datasets/{name}/versions/{version}/reinforcements/{reinforcement}", {
+          params: { path: { ...path, reinforcement } },
+        }),
+      ),
     () => {
       done("The reinforcement is being deleted");
       onClose();
@@ -142,7 +152,15 @@ function DeleteReinforcement({ id, version, onClose }: { id: string | null; vers
     onClose();
   };
   return (
-    <ConfirmModal title="Delete the reinforcement?" confirm="Delete" opened={id !== null} isBusy={removal.isPending} error={removal.error} onConfirm={() => id !== null && removal.mutate(id)} onClose={close}>
+    <ConfirmModal
+      title="Delete the reinforcement?"
+      confirm="Delete"
+      opened={id !== null}
+      isBusy={removal.isPending}
+      error={removal.error}
+      onConfirm={() => id !== null && removal.mutate(id)}
+      onClose={close}
+    >
       <Text size="sm">
         The embeddings of <Code>{id}</Code> are removed, and a job that computes them is stopped.
       </Text>

@@ -18,7 +18,8 @@ export function AgreementHistogram({ agreement }: { agreement: Schemas["Agreemen
         Agreement with the teacher
       </Title>
       <Text size="sm">
-        A true pair is more similar than a shuffled one in <b>{percent(agreement.auc)}</b> of all cases (AUC {significant(agreement.auc)}). Near 50 %, the captions do not describe the images as the teacher sees them.
+        A true pair is more similar than a shuffled one in <b>{percent(agreement.auc)}</b> of all cases (AUC{" "}
+        {significant(agreement.auc)}). Near 50 %, the captions do not describe the images as the teacher sees them.
       </Text>
       <Group gap="lg">
         <Key color={TRUE_COLOR} label={`True pairs, mean ${significant(agreement.true_mean)}`} />
@@ -42,9 +43,28 @@ function Plot({ bins, agreement }: { bins: Bin[]; agreement: Schemas["AgreementR
   const label = `Histogram of similarities: true pairs have ${significant(agreement.true_mean)} on average, shuffled ones ${significant(agreement.shuffled_mean)}`;
   return (
     <Box maw={WIDTH}>
-      <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} width="100%" role="img" aria-label={label} preserveAspectRatio="none" style={{ height: HEIGHT, display: "block" }}>
-        <path d={outline(bins, (bin) => bin.shuffledShare, WIDTH, HEIGHT)} fill={SHUFFLED_COLOR} fillOpacity={0.35} stroke={SHUFFLED_COLOR} vectorEffect="non-scaling-stroke" />
-        <path d={outline(bins, (bin) => bin.trueShare, WIDTH, HEIGHT)} fill={TRUE_COLOR} fillOpacity={0.35} stroke={TRUE_COLOR} vectorEffect="non-scaling-stroke" />
+      <svg
+        viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
+        width="100%"
+        role="img"
+        aria-label={label}
+        preserveAspectRatio="none"
+        style={{ height: HEIGHT, display: "block" }}
+      >
+        <path
+          d={outline(bins, (bin) => bin.shuffledShare, WIDTH, HEIGHT)}
+          fill={SHUFFLED_COLOR}
+          fillOpacity={0.35}
+          stroke={SHUFFLED_COLOR}
+          vectorEffect="non-scaling-stroke"
+        />
+        <path
+          d={outline(bins, (bin) => bin.trueShare, WIDTH, HEIGHT)}
+          fill={TRUE_COLOR}
+          fillOpacity={0.35}
+          stroke={TRUE_COLOR}
+          vectorEffect="non-scaling-stroke"
+        />
       </svg>
       <Group justify="space-between">
         <Text size="xs">{significant(bins[0]!.from, 2)}</Text>

@@ -58,7 +58,15 @@ function Examples({ examples, finding, version, onOpen }: Props & { examples: Ex
   );
   // A finding about shards, or about a file of captions, has no samples to show.
   if (examples.every((example) => example.shard === "" || example.key === "")) return <ExampleTable examples={examples} />;
-  return <ImageGrid label={`Examples of ${titleOf(finding.code).toLowerCase()}`} images={images} size={120} captionHeight={66} onOpen={(place) => onOpen(examples[Number(place)]!.key)} />;
+  return (
+    <ImageGrid
+      label={`Examples of ${titleOf(finding.code).toLowerCase()}`}
+      images={images}
+      size={120}
+      captionHeight={66}
+      onOpen={(place) => onOpen(examples[Number(place)]!.key)}
+    />
+  );
 }
 
 function Caption({ example }: { example: Example }) {

@@ -13,7 +13,10 @@ export function CaptionStatistics({ stats }: { stats: Schemas["CaptionStatistics
           ["Captions", integer(stats.captions)],
           ["Different texts", integer(stats.distinct)],
           ["Captions of a sample, mean", significant(stats.per_sample)],
-          ...ordered(Object.keys(stats.characters)).map((name): [string, string] => [`Characters, ${name}`, significant(stats.characters[name])]),
+          ...ordered(Object.keys(stats.characters)).map((name): [string, string] => [
+            `Characters, ${name}`,
+            significant(stats.characters[name]),
+          ]),
         ]}
       />
       {Object.keys(stats.languages).length > 0 && <Shares title="By language" shares={asShares(stats.languages)} />}

@@ -3,12 +3,24 @@ import type { Finding } from "../queries";
 import { bySeverity, countsOf, examplesOf, titleOf } from "./findings";
 
 const finding = (severity: Finding["severity"], share: number, examples: Finding["examples"] = []): Finding => ({
-  code: "blank_images", severity, share, count: 1, estimated: false, message: "", remedy: "", examples,
+  code: "blank_images",
+  severity,
+  share,
+  count: 1,
+  estimated: false,
+  message: "",
+  remedy: "",
+  examples,
 });
 
 it("orders by severity, then by share", () => {
   const ordered = bySeverity([finding("info", 0.9), finding("warning", 0.1), finding("error", 0), finding("warning", 0.4)]);
-  expect(ordered.map(({ severity, share }) => `${severity} ${share}`)).toEqual(["error 0", "warning 0.4", "warning 0.1", "info 0.9"]);
+  expect(ordered.map(({ severity, share }) => `${severity} ${share}`)).toEqual([
+    "error 0",
+    "warning 0.4",
+    "warning 0.1",
+    "info 0.9",
+  ]);
 });
 
 it("counts and names", () => {

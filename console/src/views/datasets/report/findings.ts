@@ -35,7 +35,11 @@ export interface Example {
 /** Examples are free objects in the API: read what is known of them. */
 export function examplesOf(finding: Finding): Example[] {
   const text = (value: unknown) => (value == null ? "" : String(value));
-  return finding.examples.map((example) => ({ key: text(example.key), shard: text(example.shard), detail: text(example.detail) }));
+  return finding.examples.map((example) => ({
+    key: text(example.key),
+    shard: text(example.shard),
+    detail: text(example.detail),
+  }));
 }
 
 /** What a finding counts: samples, or shards. */

@@ -18,7 +18,14 @@ export function binsOf(edges: number[], trueCounts: number[], shuffledCounts: nu
   const bins: Bin[] = [];
   for (let place = 0; place + 1 < edges.length; place += 1) {
     const [trueCount, shuffledCount] = [trueCounts[place] ?? 0, shuffledCounts[place] ?? 0];
-    bins.push({ from: edges[place]!, to: edges[place + 1]!, trueCount, shuffledCount, trueShare: trueCount / trueTotal, shuffledShare: shuffledCount / shuffledTotal });
+    bins.push({
+      from: edges[place]!,
+      to: edges[place + 1]!,
+      trueCount,
+      shuffledCount,
+      trueShare: trueCount / trueTotal,
+      shuffledShare: shuffledCount / shuffledTotal,
+    });
   }
   return bins;
 }

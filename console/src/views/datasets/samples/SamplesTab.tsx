@@ -16,10 +16,19 @@ interface Props {
 
 /** The samples in the order of the shards. */
 export function SamplesTab({ version, use, onUse }: Props) {
-  const choices = [{ value: "", label: "All" }, ...Object.entries(USES).map(([value, label]) => ({ value, label: label.charAt(0).toUpperCase() + label.slice(1) }))];
+  const choices = [
+    { value: "", label: "All" },
+    ...Object.entries(USES).map(([value, label]) => ({ value, label: label.charAt(0).toUpperCase() + label.slice(1) })),
+  ];
   return (
     <Stack>
-      <SegmentedControl aria-label="Use" value={use ?? ""} data={choices} onChange={(value) => onUse(value === "" ? undefined : (value as SampleUse))} style={{ alignSelf: "flex-start", flexWrap: "wrap" }} />
+      <SegmentedControl
+        aria-label="Use"
+        value={use ?? ""}
+        data={choices}
+        onChange={(value) => onUse(value === "" ? undefined : (value as SampleUse))}
+        style={{ alignSelf: "flex-start", flexWrap: "wrap" }}
+      />
       <Samples key={use ?? ""} version={version} use={use} />
     </Stack>
   );
@@ -29,7 +38,10 @@ function Samples({ version, use }: { version: DatasetVersion; use: SampleUse | u
   const samples = useSamples(version, use);
   const [opened, setOpened] = useState<string | null>(null);
   const found = useMemo(() => samples.data?.pages.flatMap((page) => page.items) ?? [], [samples.data]);
-  const images = useMemo<GridImage[]>(() => found.map((sample) => imageOf(version, sample)), [found, version.name, version.version]);
+  const images = useMemo<GridImage[]>(
+    () => found.map((sample) => imageOf(version, sample)),
+    [found, version.name, version.version],
+  );
   const isLooking = samples.hasNextPage && found.length === 0 && !samples.isError;
   const { fetchNextPage } = samples;
   // With a use, a page may be empty: the next one is asked for until there is something to show.
@@ -39,7 +51,8 @@ function Samples({ version, use }: { version: DatasetVersion; use: SampleUse | u
 
   if (samples.isError && found.length === 0) return <ErrorState error={samples.error} onRetry={() => void samples.refetch()} />;
   if (samples.isPending || isLooking) return <Loading label="Reading samples" />;
-  if (found.length === 0) return <Empty title="No samples">{use === undefined ? "The version has no samples." : `No sample is ${USES[use]}.`}</Empty>;
+  if (found.length === 0)
+    return <Empty title="No samples">{use === undefined ? "The version has no samples." : `No sample is ${USES[use]}.`}</Empty>;
   return (
     <Stack>
       <Text size="sm" aria-live="polite">
@@ -47,12 +60,21 @@ function Samples({ version, use }: { version: DatasetVersion; use: SampleUse | u
       </Text>
       <ImageGrid label="Samples" images={images} size={140} captionHeight={74} onOpen={setOpened} />
       {samples.hasNextPage && (
-        <Button variant="default" loading={samples.isFetchingNextPage} onClick={() => void fetchNextPage()} style={{ alignSelf: "center" }}>
+        <Button
+          variant="default"
+          loading={samples.isFetchingNextPage}
+          onClick={() => void fetchNextPage()}
+          style={{ alignSelf: "center" }}
+        >
           Show more samples
         </Button>
       )}
       {samples.isError && <ErrorState error={samples.error} onRetry={() => void fetchNextPage()} />}
-      <SampleDrawer version={version} sample={found.find((sample) => String(sample.number) === opened) ?? null} onClose={() => setOpened(null)} />
+      <SampleDrawer
+        version={version}
+        sample={found.find((sample) => String(sample.number) === opened) ?? null}
+        onClose={() => setOpened(null)}
+      />
     </Stack>
   );
 }

@@ -45,7 +45,8 @@ function NewAlias({ name, version }: { name: string; version: number }) {
   const [opened, { toggle, close }] = useDisclosure();
   const [alias, setAlias] = useState("");
   const setting = useChange(
-    (given: string) => ask(api.PUT("/v1/datasets/{name}/aliases/{alias}", { params: { path: { name, alias: given } }, body: { version } })),
+    (given: string) =>
+      ask(api.PUT("/v1/datasets/{name}/aliases/{alias}", { params: { path: { name, alias: given } }, body: { version } })),
     (_, given) => {
       done(`${given} is ${name}@${version}`);
       setAlias("");
@@ -70,7 +71,14 @@ function NewAlias({ name, version }: { name: string; version: number }) {
           }}
         >
           <Group gap="xs" align="flex-end">
-            <TextInput label="Alias" placeholder="best" value={alias} onChange={(event) => setAlias(event.currentTarget.value)} error={setting.error?.message} data-autofocus />
+            <TextInput
+              label="Alias"
+              placeholder="best"
+              value={alias}
+              onChange={(event) => setAlias(event.currentTarget.value)}
+              error={setting.error?.message}
+              data-autofocus
+            />
             <Button type="submit" loading={setting.isPending} disabled={alias.trim() === ""}>
               Set
             </Button>

@@ -18,7 +18,8 @@ export function VersionsTab({ dataset }: { dataset: Dataset }) {
   const versions = useVersions(dataset.name, dataset.latest);
   const [deleted, setDeleted] = useState<number | null>(null);
   const mayWrite = useMayWrite();
-  if (versions.data === undefined) return versions.isError ? <ErrorState error={versions.error} onRetry={() => void versions.refetch()} /> : <Loading />;
+  if (versions.data === undefined)
+    return versions.isError ? <ErrorState error={versions.error} onRetry={() => void versions.refetch()} /> : <Loading />;
   return (
     <Stack>
       <Table.ScrollContainer minWidth={900}>
@@ -87,7 +88,8 @@ function Row({ version, onDelete }: { version: DatasetVersion; onDelete: ((versi
 
 function DeleteVersion({ name, version, onClose }: { name: string; version: number | null; onClose: () => void }) {
   const removal = useChange(
-    (given: number) => ask(api.DELETE("/v1/datasets/{name}/versions/{version}", { params: { path: { name, version: String(given) } } })),
+    (given: number) =>
+      ask(api.DELETE("/v1/datasets/{name}/versions/{version}", { params: { path: { name, version: String(given) } } })),
     (_, given) => {
       done(`${name}@${given} is deleted`);
       onClose();
@@ -98,7 +100,15 @@ function DeleteVersion({ name, version, onClose }: { name: string; version: numb
     onClose();
   };
   return (
-    <ConfirmModal title={`Delete ${name}@${version ?? ""}?`} confirm="Delete" opened={version !== null} isBusy={removal.isPending} error={removal.error} onConfirm={() => version !== null && removal.mutate(version)} onClose={close}>
+    <ConfirmModal
+      title={`Delete ${name}@${version ?? ""}?`}
+      confirm="Delete"
+      opened={version !== null}
+      isBusy={removal.isPending}
+      error={removal.error}
+      onConfirm={() => version !== null && removal.mutate(version)}
+      onClose={close}
+    >
       <Text size="sm">Its index and its report are removed. The shards are not touched.</Text>
     </ConfirmModal>
   );

@@ -9,7 +9,15 @@ import type { Job } from "../jobState";
 import { Swatch } from "./Tables";
 
 /** The legend: each job with its colour and state. */
-export function ComparedJobs({ jobs, ids, labels }: { jobs: readonly (Job | undefined)[]; ids: readonly string[]; labels: readonly string[] }) {
+export function ComparedJobs({
+  jobs,
+  ids,
+  labels,
+}: {
+  jobs: readonly (Job | undefined)[];
+  ids: readonly string[];
+  labels: readonly string[];
+}) {
   const navigate = compareJobsRoute.useNavigate();
   return (
     <Paper withBorder>
@@ -43,7 +51,9 @@ export function ComparedJobs({ jobs, ids, labels }: { jobs: readonly (Job | unde
                   color="gray"
                   size="sm"
                   aria-label={`Remove ${visible(labels[place] ?? id, 60)}`}
-                  onClick={() => void navigate({ search: (before) => ({ ...before, ids: ids.filter((each) => each !== id) }), replace: true })}
+                  onClick={() =>
+                    void navigate({ search: (before) => ({ ...before, ids: ids.filter((each) => each !== id) }), replace: true })
+                  }
                 >
                   <IconX size={14} />
                 </ActionIcon>

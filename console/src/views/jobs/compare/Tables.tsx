@@ -23,7 +23,10 @@ function TableByJob({ id, title, labels, heads, children }: ByJob) {
       <Title order={2} size="h4" mb="xs" id={id}>
         {title}
       </Title>
-      <Table.ScrollContainer minWidth={200 + 140 * labels.length} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": title } }}>
+      <Table.ScrollContainer
+        minWidth={200 + 140 * labels.length}
+        scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": title } }}
+      >
         <Table aria-labelledby={id} fz="sm">
           <Table.Thead>
             <Table.Tr>
@@ -47,7 +50,16 @@ function TableByJob({ id, title, labels, heads, children }: ByJob) {
 }
 
 export function Swatch({ place }: { place: number }) {
-  return <Box component="span" display="inline-block" w={10} h={10} style={{ borderRadius: 3, background: SERIES[place % SERIES.length] }} aria-hidden />;
+  return (
+    <Box
+      component="span"
+      display="inline-block"
+      w={10}
+      h={10}
+      style={{ borderRadius: 3, background: SERIES[place % SERIES.length] }}
+      aria-hidden
+    />
+  );
 }
 
 /** The newest scores of each job; the best of a row is bold. */

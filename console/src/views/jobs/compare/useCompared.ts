@@ -19,7 +19,8 @@ export function useJobs(ids: readonly string[]) {
     queries: ids.map((id) => ({
       queryKey: jobKey(id),
       queryFn: ({ signal }: { signal: AbortSignal }) => readJob(id, signal),
-      refetchInterval: (query: { state: { data?: Job | undefined } }) => (query.state.data !== undefined && hasEnded(query.state.data) ? false : LIVE_MS) as number | false,
+      refetchInterval: (query: { state: { data?: Job | undefined } }) =>
+        (query.state.data !== undefined && hasEnded(query.state.data) ? false : LIVE_MS) as number | false,
     })),
   });
 }
@@ -52,11 +53,16 @@ interface Wanted {
 }
 
 /** One series of all jobs as curves. */
-export function useCurves({ jobs, ids, labels, resolved, series, keep }: Wanted): { curves: Curve[]; isPending: boolean; error: unknown } {
+export function useCurves({ jobs, ids, labels, resolved, series, keep }: Wanted): {
+  curves: Curve[];
+  isPending: boolean;
+  error: unknown;
+} {
   const answers = useQueries({
     queries: ids.map((id, place) => ({
       queryKey: ["job", id, "metrics", series],
-      queryFn: async ({ signal }: { signal: AbortSignal }) => fromSnapshot((await readSnapshot(id, signal, series, POINTS)).series),
+      queryFn: async ({ signal }: { signal: AbortSignal }) =>
+        fromSnapshot((await readSnapshot(id, signal, series, POINTS)).series),
       enabled: series !== "",
       refetchInterval: (jobs[place] !== undefined && hasEnded(jobs[place]) ? false : LIVE_MS) as number | false,
       staleTime: LIVE_MS,
@@ -69,11 +75,21 @@ export function useCurves({ jobs, ids, labels, resolved, series, keep }: Wanted)
       ids.map((_, place): Curve => {
         const found = data[place] ?? new Map();
         const { x, y } = overStages(found.get(series) ?? [], stageOffsets(plannedSteps(resolved[place]), found));
-        return { label: labels[place] ?? "", color: SERIES[place % SERIES.length]!, x, y: smoothed(y, keep), points: x.length < 50 };
+        return {
+          label: labels[place] ?? "",
+          color: SERIES[place % SERIES.length]!,
+          x,
+          y: smoothed(y, keep),
+          points: x.length < 50,
+        };
       }),
     [...data, ...resolved, labels.join("\n"), series, keep],
   );
-  return { curves, isPending: answers.some((answer) => answer.isPending), error: answers.find((answer) => answer.isError && answer.data === undefined)?.error ?? null };
+  return {
+    curves,
+    isPending: answers.some((answer) => answer.isPending),
+    error: answers.find((answer) => answer.isError && answer.data === undefined)?.error ?? null,
+  };
 }
 
 /** Names of jobs; with the id where two have the same. */

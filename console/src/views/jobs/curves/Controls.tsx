@@ -24,7 +24,13 @@ export function Controls({ names }: { names: readonly string[] }) {
         w={{ base: "100%", xs: 320 }}
       />
       <Smoothing value={smooth} onChange={(value) => set({ smooth: value === 0 ? undefined : value })} />
-      <Switch label="Logarithmic" size="xs" checked={scale === "log"} onChange={(event) => set({ scale: event.currentTarget.checked ? "log" : undefined })} mb={6} />
+      <Switch
+        label="Logarithmic"
+        size="xs"
+        checked={scale === "log"}
+        onChange={(event) => set({ scale: event.currentTarget.checked ? "log" : undefined })}
+        mb={6}
+      />
     </Group>
   );
 }
@@ -38,7 +44,20 @@ export function Smoothing({ value, onChange }: { value: number; onChange: (value
       <Text size="xs" fw={500} id="smoothing">
         Smoothing {moved === 0 ? "off" : moved.toFixed(2)}
       </Text>
-      <Slider aria-label="Smoothing" thumbLabel="Smoothing" min={0} max={0.99} step={0.01} label={null} size="sm" w={160} my={9} value={moved} onChange={setMoved} onChangeEnd={onChange} />
+      <Slider
+        aria-label="Smoothing"
+        thumbLabel="Smoothing"
+        min={0}
+        max={0.99}
+        step={0.01}
+        label={null}
+        size="sm"
+        w={160}
+        my={9}
+        value={moved}
+        onChange={setMoved}
+        onChangeEnd={onChange}
+      />
     </div>
   );
 }

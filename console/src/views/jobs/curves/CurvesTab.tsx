@@ -32,8 +32,14 @@ export default function CurvesTab({ job, hasEnded }: TabProps) {
   const end = series === undefined ? 0 : axisEnd(series, offsets);
   const marks = useMemo(() => stageMarks(stageNames, offsets), [offsets, stageNames.join("\n")]);
 
-  if (series === undefined) return error === null ? <Loading label="Loading curves" /> : <ErrorState error={error} onRetry={retry} />;
-  if (all.length === 0) return <Empty title="No points yet">{hasEnded ? "The job ended before its first step." : "The first ones come with the first steps of training."}</Empty>;
+  if (series === undefined)
+    return error === null ? <Loading label="Loading curves" /> : <ErrorState error={error} onRetry={retry} />;
+  if (all.length === 0)
+    return (
+      <Empty title="No points yet">
+        {hasEnded ? "The job ended before its first step." : "The first ones come with the first steps of training."}
+      </Empty>
+    );
   return (
     <Stack>
       <Row justify="space-between" align="flex-end">
@@ -42,7 +48,13 @@ export default function CurvesTab({ job, hasEnded }: TabProps) {
       </Row>
       <SimpleGrid cols={{ base: 1, lg: 2 }}>
         {groups.map((group) => (
-          <GroupChart key={`${group.key} ${group.names.length}`} {...{ group, series, offsets, end, marks, teacher }} keep={smooth} logarithmic={scale === "log"} jobId={job.id} />
+          <GroupChart
+            key={`${group.key} ${group.names.length}`}
+            {...{ group, series, offsets, end, marks, teacher }}
+            keep={smooth}
+            logarithmic={scale === "log"}
+            jobId={job.id}
+          />
         ))}
       </SimpleGrid>
       <Layouts job={job} hasEnded={hasEnded} />
@@ -78,11 +90,22 @@ interface GroupProps {
 function GroupChart({ group, series, offsets, end, marks, teacher, keep, logarithmic, jobId }: GroupProps) {
   const points = group.names.map((name) => series.get(name));
   const hasLines = group.names.some((name) => teacher.has(name)); // which grow with the axis
-  const curves = useMemo(() => curvesOf({ group, points, offsets, end, keep, teacher }), [...points, group, offsets, hasLines ? end : 0, keep, teacher]);
+  const curves = useMemo(
+    () => curvesOf({ group, points, offsets, end, keep, teacher }),
+    [...points, group, offsets, hasLines ? end : 0, keep, teacher],
+  );
   const title = visible(group.title, 100);
   return (
     <Paper withBorder p="sm" miw={0}>
-      <Chart title={title} heading={<Heading>{title}</Heading>} curves={curves} marks={marks} format={group.format} logarithmic={logarithmic} group={jobId} />
+      <Chart
+        title={title}
+        heading={<Heading>{title}</Heading>}
+        curves={curves}
+        marks={marks}
+        format={group.format}
+        logarithmic={logarithmic}
+        group={jobId}
+      />
     </Paper>
   );
 }

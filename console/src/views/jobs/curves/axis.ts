@@ -31,8 +31,13 @@ export function axisEnd(series: SeriesByName, offsets: readonly number[]): numbe
 }
 
 /** Return one line over all stages, with a gap (NaN) between them. */
-export function overStages(stages: readonly (StagePoints | undefined)[], offsets: readonly number[]): { x: Float64Array; y: Float64Array } {
-  const parts = stages.map((stage, index) => ({ stage, offset: offsets[index] ?? 0 })).filter(({ stage }) => stage !== undefined && stage.steps.length > 0);
+export function overStages(
+  stages: readonly (StagePoints | undefined)[],
+  offsets: readonly number[],
+): { x: Float64Array; y: Float64Array } {
+  const parts = stages
+    .map((stage, index) => ({ stage, offset: offsets[index] ?? 0 }))
+    .filter(({ stage }) => stage !== undefined && stage.steps.length > 0);
   const size = parts.reduce((total, { stage }) => total + stage!.steps.length + 1, -1);
   const x = new Float64Array(Math.max(0, size));
   const y = new Float64Array(Math.max(0, size));

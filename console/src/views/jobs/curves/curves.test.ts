@@ -9,7 +9,10 @@ const loss = (...steps: number[]) => ({ loss: steps.map((step) => ({ stage: 0, s
 
 it("appends points of the stream to a snapshot", () => {
   const merged = merge(fromSnapshot(loss(1, 2)), [point("loss", 0, 3, 9), point("loss", 1, 1, 7), point("lr", 0, 1, 5)]);
-  expect(merged.get("loss")).toEqual([{ steps: [1, 2, 3], values: [0.1, 0.2, 9] }, { steps: [1], values: [7] }]);
+  expect(merged.get("loss")).toEqual([
+    { steps: [1, 2, 3], values: [0.1, 0.2, 9] },
+    { steps: [1], values: [7] },
+  ]);
   expect(merged.get("lr")).toEqual([{ steps: [1], values: [5] }]);
 });
 
@@ -54,7 +57,17 @@ it("draws stages on one axis with a gap between them", () => {
 });
 
 it("groups series of one meaning", () => {
-  const groups = groupSeries(["lr", "affinity", "colours/top1", "colours/samples", "colours/top5", "loss", "sparsity", "target_sparsity", "image_mlp_kept"]);
+  const groups = groupSeries([
+    "lr",
+    "affinity",
+    "colours/top1",
+    "colours/samples",
+    "colours/top5",
+    "loss",
+    "sparsity",
+    "target_sparsity",
+    "image_mlp_kept",
+  ]);
   expect(groups.map((group) => [group.key, group.names])).toEqual([
     ["loss", ["loss"]],
     ["lr", ["lr"]],
@@ -71,7 +84,10 @@ it("groups series of one meaning", () => {
 });
 
 it("draws the teacher's scores over the whole axis, in the colour of the student's", () => {
-  const stages = [{ evaluation: { colours: { teacher: { top1: 0.8, per_class: [1] } } } }, { evaluation: { colours: { teacher: null } } }];
+  const stages = [
+    { evaluation: { colours: { teacher: { top1: 0.8, per_class: [1] } } } },
+    { evaluation: { colours: { teacher: null } } },
+  ];
   const [group] = groupSeries(["colours/top1", "colours/top5"]);
   const points = [[{ steps: [100], values: [0.5] }], [{ steps: [100], values: [0.9] }]];
   const curves = curvesOf({ group: group!, points, offsets: [0], end: 120, keep: 0.9, teacher: teacherScores(stages) });

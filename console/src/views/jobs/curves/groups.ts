@@ -27,7 +27,13 @@ export function groupSeries(names: readonly string[]): Group[] {
   const groups = new Map<string, Group>();
   for (const name of [...names].sort()) {
     const [key, title] = groupOf(name);
-    const group = groups.get(key) ?? { key, title, names: [], sparse: key.startsWith("evaluation") || key === "agreement", format: formatOf(key) };
+    const group = groups.get(key) ?? {
+      key,
+      title,
+      names: [],
+      sparse: key.startsWith("evaluation") || key === "agreement",
+      format: formatOf(key),
+    };
     group.names.push(name);
     groups.set(key, group);
   }

@@ -11,7 +11,12 @@ const SNAPSHOT_POINTS = 1_000;
 const LIVE_POINTS = 4_000;
 
 /** Return a snapshot; of fewer points a series if the job has too many series. */
-export async function readSnapshot(jobId: string, signal: AbortSignal, names = "", points = SNAPSHOT_POINTS): Promise<Schemas["Metrics"]> {
+export async function readSnapshot(
+  jobId: string,
+  signal: AbortSignal,
+  names = "",
+  points = SNAPSHOT_POINTS,
+): Promise<Schemas["Metrics"]> {
   const query = { max_points: points, ...(names === "" ? {} : { names }) };
   try {
     return await ask(api.GET("/v1/jobs/{job_id}/metrics", { params: { path: { job_id: jobId }, query }, signal }));

@@ -11,7 +11,8 @@ import type { TabProps } from "../JobPage";
 export default function AttemptsTab({ job, hasEnded }: TabProps) {
   const attempts = useQuery({
     queryKey: ["job", job.id, "attempts", job.attempt, job.state],
-    queryFn: ({ signal }) => ask(api.GET("/v1/jobs/{job_id}/attempts", { params: { path: { job_id: job.id }, query: { page_size: 500 } }, signal })),
+    queryFn: ({ signal }) =>
+      ask(api.GET("/v1/jobs/{job_id}/attempts", { params: { path: { job_id: job.id }, query: { page_size: 500 } }, signal })),
     refetchInterval: hasEnded ? false : SLOW_MS,
   });
   return (
@@ -20,7 +21,10 @@ export default function AttemptsTab({ job, hasEnded }: TabProps) {
         items.length === 0 ? (
           <Empty title="No attempt yet">The first one begins when the cluster has room for it.</Empty>
         ) : (
-          <Table.ScrollContainer minWidth={640} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of attempts" } }}>
+          <Table.ScrollContainer
+            minWidth={640}
+            scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of attempts" } }}
+          >
             <Table aria-label="Attempts">
               <Table.Thead>
                 <Table.Tr>
@@ -44,7 +48,9 @@ export default function AttemptsTab({ job, hasEnded }: TabProps) {
                       </Text>
                     </Table.Td>
                     <Table.Td style={{ whiteSpace: "nowrap" }}>{dateTime(attempt.created_at)}</Table.Td>
-                    <Table.Td style={{ whiteSpace: "nowrap" }}>{duration(elapsed(attempt.created_at, attempt.finished_at))}</Table.Td>
+                    <Table.Td style={{ whiteSpace: "nowrap" }}>
+                      {duration(elapsed(attempt.created_at, attempt.finished_at))}
+                    </Table.Td>
                     <Table.Td ff="monospace" fz="xs">
                       {attempt.ray_submission_id}
                     </Table.Td>

@@ -19,9 +19,15 @@ export default function CheckpointsTab({ job, hasEnded }: TabProps) {
     <Answer of={checkpoints}>
       {({ items }) =>
         items.length === 0 ? (
-          <Empty title="No checkpoint">The first one is written after the number of steps that the spec says. Those of ended jobs are removed after some time.</Empty>
+          <Empty title="No checkpoint">
+            The first one is written after the number of steps that the spec says. Those of ended jobs are removed after some
+            time.
+          </Empty>
         ) : (
-          <Table.ScrollContainer minWidth={620} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of checkpoints" } }}>
+          <Table.ScrollContainer
+            minWidth={620}
+            scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of checkpoints" } }}
+          >
             <Table aria-label="Checkpoints">
               <Table.Thead>
                 <Table.Tr>

@@ -38,7 +38,12 @@ export default function EventsTab({ job, hasEnded }: TabProps) {
       />
       <EventTable events={events.slice(-shown).toReversed()} />
       {(events.length > shown || isCut) && (
-        <Button mt="sm" size="xs" variant="default" onClick={() => (events.length > shown ? setShown(shown + SHOWN) : setWhole(true))}>
+        <Button
+          mt="sm"
+          size="xs"
+          variant="default"
+          onClick={() => (events.length > shown ? setShown(shown + SHOWN) : setWhole(true))}
+        >
           Show older events
         </Button>
       )}

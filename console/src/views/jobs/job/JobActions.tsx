@@ -13,8 +13,16 @@ import { EditJob } from "./EditJob";
 import { jobKey } from "./useJob";
 
 const CONFIRMED = {
-  cancel: { title: "Cancel this job?", action: "Cancel the job", text: "Training stops at its next step. The checkpoints are kept: a retry continues from the last one." },
-  delete: { title: "Delete this job?", action: "Delete the job", text: "Its history, metrics and checkpoints are removed. Its model versions stay." },
+  cancel: {
+    title: "Cancel this job?",
+    action: "Cancel the job",
+    text: "Training stops at its next step. The checkpoints are kept: a retry continues from the last one.",
+  },
+  delete: {
+    title: "Delete this job?",
+    action: "Delete the job",
+    text: "Its history, metrics and checkpoints are removed. Its model versions stay.",
+  },
 };
 
 /** The buttons for what the job allows now. */

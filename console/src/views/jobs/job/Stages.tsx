@@ -20,7 +20,11 @@ export function Stages({ stages }: { stages: readonly Stage[] }) {
   );
 }
 
-const INHERITS: Record<string, string> = { manual: "inherits given sizes", auto: "prunes its parent", none: "starts from nothing" };
+const INHERITS: Record<string, string> = {
+  manual: "inherits given sizes",
+  auto: "prunes its parent",
+  none: "starts from nothing",
+};
 
 function StageCard({ stage, isFirst }: { stage: Stage; isFirst: boolean }) {
   return (

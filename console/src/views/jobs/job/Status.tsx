@@ -30,7 +30,8 @@ export function Status({ job }: { job: Job }) {
         <Alert color="red" variant="light" mt="sm" title={`Failed: ${visible(job.error.code, 100)}`} role="alert">
           <Text size="sm" className="user-text">
             {visible(job.error.message)}
-            {job.error.stage != null && ` (stage ${job.error.stage + 1}${job.error.attempt == null ? "" : `, attempt ${job.error.attempt}`})`}
+            {job.error.stage != null &&
+              ` (stage ${job.error.stage + 1}${job.error.attempt == null ? "" : `, attempt ${job.error.attempt}`})`}
           </Text>
         </Alert>
       )}

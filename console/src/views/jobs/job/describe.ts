@@ -8,14 +8,19 @@ export function describeLayout(layout: Student["layout"]): { image: string; text
   const { image, text } = layout;
   const kind = image.kind === "vit" ? `ViT${image.patch_size == null ? "" : `/${image.patch_size}`}` : "ResNet";
   const blocks = image.layers.length === 1 ? `${image.layers[0]} layers` : `${image.layers.join("-")} blocks`;
-  return { image: `${kind}, ${blocks}, width ${image.width}, ${image.image_size} px`, text: `${text.layers} layers, width ${text.width}, ${text.context_length} tokens` };
+  return {
+    image: `${kind}, ${blocks}, width ${image.width}, ${image.image_size} px`,
+    text: `${text.layers} layers, width ${text.width}, ${text.context_length} tokens`,
+  };
 }
 
 const MAIN = ["top1", "image_to_text_r1", "text_to_image_r1", "mean_per_class"];
 
 /** Return the score of a task that stands for the others, if there is one. */
 export function mainScore(scores: Record<string, unknown>): string | undefined {
-  return MAIN.find((name) => typeof scores[name] === "number") ?? Object.keys(scores).find((name) => typeof scores[name] === "number");
+  return (
+    MAIN.find((name) => typeof scores[name] === "number") ?? Object.keys(scores).find((name) => typeof scores[name] === "number")
+  );
 }
 
 /** Return the end of a long address, by whole folders: `local-dir:/data/teachers/vit` as `…/teachers/vit`. */

@@ -19,7 +19,8 @@ export function useJob(jobId: string) {
 export function specQuery(jobId: string) {
   return {
     queryKey: ["job", jobId, "spec"],
-    queryFn: ({ signal }: { signal: AbortSignal }) => ask(api.GET("/v1/jobs/{job_id}/spec", { params: { path: { job_id: jobId } }, signal })),
+    queryFn: ({ signal }: { signal: AbortSignal }) =>
+      ask(api.GET("/v1/jobs/{job_id}/spec", { params: { path: { job_id: jobId } }, signal })),
     staleTime: "static" as const,
   };
 }

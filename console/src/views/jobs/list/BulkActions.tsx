@@ -32,7 +32,8 @@ export default function BulkActions({ selected, onClear, onChanged }: Props) {
     const failed = outcomes.filter((each) => each.error !== undefined);
     setRunning(null);
     setFailures(failed);
-    if (outcomes.length > failed.length) done(`${outcomes.length - failed.length} of ${outcomes.length} jobs ${CHANGES[action].done}`);
+    if (outcomes.length > failed.length)
+      done(`${outcomes.length - failed.length} of ${outcomes.length} jobs ${CHANGES[action].done}`);
     onChanged(outcomes.flatMap((each) => (each.result === undefined ? [] : [listed(each.result)])));
   }
 
@@ -61,7 +62,13 @@ export default function BulkActions({ selected, onClear, onChanged }: Props) {
         <CloseButton size="sm" aria-label="Clear the selection" onClick={onClear} ml="auto" />
       </Group>
       <Failures of={failures} onClose={() => setFailures([])} />
-      <Confirm opened={confirming} title={`Cancel ${able(selected, "cancel").length} jobs?`} action="Cancel jobs" onConfirm={() => void run("cancel")} onClose={() => setConfirming(false)}>
+      <Confirm
+        opened={confirming}
+        title={`Cancel ${able(selected, "cancel").length} jobs?`}
+        action="Cancel jobs"
+        onConfirm={() => void run("cancel")}
+        onClose={() => setConfirming(false)}
+      >
         Jobs that run stop at their next step. Their checkpoints are kept: a retry continues from the last one.
       </Confirm>
     </Paper>
@@ -90,7 +97,15 @@ function CompareButton({ ids }: { ids: string[] }) {
 function Failures({ of, onClose }: { of: Outcome<ListedJob, Job>[]; onClose: () => void }) {
   if (of.length === 0) return null;
   return (
-    <Alert color="red" mt="xs" title={of.length === 1 ? "One job refused" : `${of.length} jobs refused`} withCloseButton closeButtonLabel="Close" onClose={onClose} role="alert">
+    <Alert
+      color="red"
+      mt="xs"
+      title={of.length === 1 ? "One job refused" : `${of.length} jobs refused`}
+      withCloseButton
+      closeButtonLabel="Close"
+      onClose={onClose}
+      role="alert"
+    >
       <List size="sm">
         {of.slice(0, SHOWN_FAILURES).map(({ item, error }) => (
           <List.Item key={item.id} className="user-text">

@@ -25,7 +25,11 @@ export function Filters() {
         value={label.join(", ")}
         onChange={(value) => void navigate({ search: (before) => ({ ...before, label: labelsOf(value) }), replace: true })}
       />
-      <Chip.Group multiple value={state} onChange={(states) => void navigate({ search: (before) => ({ ...before, state: states }) })}>
+      <Chip.Group
+        multiple
+        value={state}
+        onChange={(states) => void navigate({ search: (before) => ({ ...before, state: states }) })}
+      >
         <Group gap={6} role="group" aria-label="States">
           {STATES.map((each) => (
             <Chip key={each} value={each} size="xs" variant="outline">
@@ -40,7 +44,10 @@ export function Filters() {
 
 /** What is typed is a label once it has a key and a colon. */
 function labelsOf(typed: string): string[] | undefined {
-  const labels = typed.split(",").map((each) => each.trim()).filter((each) => /^[^:]+:./.test(each));
+  const labels = typed
+    .split(",")
+    .map((each) => each.trim())
+    .filter((each) => /^[^:]+:./.test(each));
   return labels.length === 0 ? undefined : labels;
 }
 

@@ -22,7 +22,12 @@ export const JobRow = memo(function JobRow({ job, row, isSelected, onSelect }: P
   return (
     <Table.Tr h={ROW_HEIGHT} aria-rowindex={row + 2} {...(isSelected ? { bg: "var(--mantine-color-default-hover)" } : {})}>
       <Table.Td>
-        <Checkbox size="xs" aria-label={`Select ${name}`} checked={isSelected} onChange={(event) => onSelect(job.id, event.currentTarget.checked)} />
+        <Checkbox
+          size="xs"
+          aria-label={`Select ${name}`}
+          checked={isSelected}
+          onChange={(event) => onSelect(job.id, event.currentTarget.checked)}
+        />
       </Table.Td>
       <Table.Th scope="row" fw={400}>
         <TextLink to="/jobs/$jobId" params={{ jobId: job.id }} className="user-text" fw={600} size="sm" truncate display="block">
@@ -36,11 +41,23 @@ export const JobRow = memo(function JobRow({ job, row, isSelected, onSelect }: P
       <Table.Td>
         <JobProgress job={job} />
       </Table.Td>
-      <Table.Td visibleFrom="md" style={{ whiteSpace: "nowrap" }}>{hasEnded(job) ? "" : duration(job.progress.eta_seconds)}</Table.Td>
-      <Table.Td visibleFrom="lg" style={{ whiteSpace: "nowrap" }}>{job.progress.pairs_per_second == null ? "" : `${compact(job.progress.pairs_per_second)} pairs/s`}</Table.Td>
+      <Table.Td visibleFrom="md" style={{ whiteSpace: "nowrap" }}>
+        {hasEnded(job) ? "" : duration(job.progress.eta_seconds)}
+      </Table.Td>
+      <Table.Td visibleFrom="lg" style={{ whiteSpace: "nowrap" }}>
+        {job.progress.pairs_per_second == null ? "" : `${compact(job.progress.pairs_per_second)} pairs/s`}
+      </Table.Td>
       <Table.Td visibleFrom="md">
         {job.model !== null && (
-          <TextLink to="/models/$name" params={{ name: job.model.name }} search={{ version: String(job.model.version) }} className="user-text" size="sm" truncate display="block">
+          <TextLink
+            to="/models/$name"
+            params={{ name: job.model.name }}
+            search={{ version: String(job.model.version) }}
+            className="user-text"
+            size="sm"
+            truncate
+            display="block"
+          >
             {visible(job.model.name)}@{job.model.version}
           </TextLink>
         )}

@@ -15,7 +15,12 @@ interface Props {
 export function JobTable({ list, selected, onSelect, onSelectAll }: Props) {
   const { jobs, hasMore, isLoadingMore, moreError, loadMore, pages } = list;
   const scroller = useRef<HTMLDivElement>(null);
-  const virtual = useVirtualizer({ count: jobs.length, getScrollElement: () => scroller.current, estimateSize: () => ROW_HEIGHT, overscan: 10 });
+  const virtual = useVirtualizer({
+    count: jobs.length,
+    getScrollElement: () => scroller.current,
+    estimateSize: () => ROW_HEIGHT,
+    overscan: 10,
+  });
   const items = virtual.getVirtualItems();
   const first = items[0];
   const last = items.at(-1);
@@ -26,7 +31,13 @@ export function JobTable({ list, selected, onSelect, onSelectAll }: Props) {
 
   return (
     <Box>
-      <Box ref={scroller} tabIndex={0} role="region" aria-label="List of jobs" style={{ overflowY: "auto", maxHeight: "max(320px, calc(100dvh - 270px))" }}>
+      <Box
+        ref={scroller}
+        tabIndex={0}
+        role="region"
+        aria-label="List of jobs"
+        style={{ overflowY: "auto", maxHeight: "max(320px, calc(100dvh - 270px))" }}
+      >
         <Table layout="fixed" stickyHeader aria-label="Jobs" aria-rowcount={hasMore ? -1 : jobs.length + 1}>
           <Heading count={jobs.length} selected={selected.size} onSelectAll={onSelectAll} />
           <Table.Tbody>
@@ -63,7 +74,15 @@ function Space({ height }: { height: number }) {
   );
 }
 
-function Heading({ count, selected, onSelectAll }: { count: number; selected: number; onSelectAll: (isSelected: boolean) => void }) {
+function Heading({
+  count,
+  selected,
+  onSelectAll,
+}: {
+  count: number;
+  selected: number;
+  onSelectAll: (isSelected: boolean) => void;
+}) {
   return (
     <Table.Thead>
       <Table.Tr>

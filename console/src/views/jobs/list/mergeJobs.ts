@@ -2,14 +2,42 @@
 import { ACTIVE, type Job, type JobState } from "../jobState";
 
 /** What the list shows of a job: without its spec, which is most of the document. */
-export interface ListedJob extends Pick<Job, "id" | "name" | "state" | "progress" | "model" | "labels" | "actions" | "created_at" | "started_at" | "finished_at"> {
+export interface ListedJob extends Pick<
+  Job,
+  "id" | "name" | "state" | "progress" | "model" | "labels" | "actions" | "created_at" | "started_at" | "finished_at"
+> {
   error: string | null;
   /** Milliseconds. */
   created: number;
 }
 
-export function listed({ id, name, state, progress, model, labels, actions, created_at, started_at, finished_at, error }: Job): ListedJob {
-  return { id, name, state, progress, model, labels, actions, created_at, started_at, finished_at, error: error?.message ?? null, created: Date.parse(created_at) };
+export function listed({
+  id,
+  name,
+  state,
+  progress,
+  model,
+  labels,
+  actions,
+  created_at,
+  started_at,
+  finished_at,
+  error,
+}: Job): ListedJob {
+  return {
+    id,
+    name,
+    state,
+    progress,
+    model,
+    labels,
+    actions,
+    created_at,
+    started_at,
+    finished_at,
+    error: error?.message ?? null,
+    created: Date.parse(created_at),
+  };
 }
 
 /** Jobs of one answer, and when it was read. */
@@ -64,5 +92,7 @@ function horizon(pages: readonly Read[], head: Read | undefined): number {
 export function outOfDate(jobs: readonly ListedJob[], { active, head, single }: Answers): string[] {
   if (active === undefined || !active.isWhole) return [];
   const known = new Set([...active.jobs, ...(head?.jobs ?? [])].map((job) => job.id));
-  return jobs.filter((job) => ACTIVE.includes(job.state) && !known.has(job.id) && (single.get(job.id)?.at ?? 0) < active.at).map((job) => job.id);
+  return jobs
+    .filter((job) => ACTIVE.includes(job.state) && !known.has(job.id) && (single.get(job.id)?.at ?? 0) < active.at)
+    .map((job) => job.id);
 }

@@ -22,6 +22,7 @@ export function advance(trail: Trail | null, head: Head): Trail {
   }
   const oldest = head.jobs.at(-1)?.created ?? Infinity;
   const left = trail.last.jobs.filter((job: ListedJob) => !inHead.has(job.id) && job.created <= oldest);
-  const reads = left.length === 0 || head.isWhole ? trail.reads : [...trail.reads, { at: trail.last.at, jobs: left, isWhole: false }];
+  const reads =
+    left.length === 0 || head.isWhole ? trail.reads : [...trail.reads, { at: trail.last.at, jobs: left, isWhole: false }];
   return { ...trail, last: head, reads };
 }

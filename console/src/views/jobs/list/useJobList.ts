@@ -61,7 +61,8 @@ export function useJobList(filter: Filter): JobList {
   const single = useSingleJobs();
 
   const answers: Answers = useMemo(() => {
-    const pages: Read[] = trail === null ? (head.data === undefined ? [] : [head.data]) : [...trail.reads, ...(rest.data?.pages ?? [])];
+    const pages: Read[] =
+      trail === null ? (head.data === undefined ? [] : [head.data]) : [...trail.reads, ...(rest.data?.pages ?? [])];
     return { pages, head: head.data, active: head.data?.isWhole === true ? head.data : active.data, single: single.jobs };
   }, [trail, rest.data, head.data, active.data, single.jobs]);
   const jobs = useMemo(() => mergeJobs(answers, filter.states), [answers, filter]);
@@ -99,7 +100,13 @@ function useTrail(key: string, head: Head | undefined): Trail | null {
   return kept?.key === key ? kept.trail : null;
 }
 
-async function readPage(filter: Filter, size: number, token: string | null, signal: AbortSignal, states = filter.states): Promise<Head> {
+async function readPage(
+  filter: Filter,
+  size: number,
+  token: string | null,
+  signal: AbortSignal,
+  states = filter.states,
+): Promise<Head> {
   const at = Date.now();
   const query = {
     page_size: size,

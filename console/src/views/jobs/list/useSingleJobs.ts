@@ -18,7 +18,9 @@ export function useSingleJobs() {
     const at = Date.now();
     void atMost(4, wanted, readOrGone).then((outcomes) => {
       for (const id of wanted) reading.current.delete(id);
-      const found = outcomes.flatMap(({ item, result }) => (result === undefined ? [] : [[item, { at, job: result === "gone" ? null : result }] as const]));
+      const found = outcomes.flatMap(({ item, result }) =>
+        result === undefined ? [] : [[item, { at, job: result === "gone" ? null : result }] as const],
+      );
       if (found.length > 0) setJobs((before) => new Map([...before, ...found]));
     });
   }, []);

@@ -46,10 +46,24 @@ export function LogLines({ lines, search, isFollowing, onLeave }: Props) {
     if (isFollowing && wentUp && scrollHeight - scrollTop - clientHeight > NEAR_PX) onLeave();
   };
   return (
-    <div ref={scroller} className={classes.scroller} tabIndex={0} role="log" aria-label="Log lines" aria-live="off" onScroll={onScroll}>
+    <div
+      ref={scroller}
+      className={classes.scroller}
+      tabIndex={0}
+      role="log"
+      aria-label="Log lines"
+      aria-live="off"
+      onScroll={onScroll}
+    >
       <div style={{ height: virtual.getTotalSize(), position: "relative" }}>
         {virtual.getVirtualItems().map((item) => (
-          <div key={item.key} data-index={item.index} ref={virtual.measureElement} className={classes.row} style={{ transform: `translateY(${item.start}px)` }}>
+          <div
+            key={item.key}
+            data-index={item.index}
+            ref={virtual.measureElement}
+            className={classes.row}
+            style={{ transform: `translateY(${item.start}px)` }}
+          >
             <Line
               line={lines[item.index]!}
               search={search}
@@ -63,7 +77,17 @@ export function LogLines({ lines, search, isFollowing, onLeave }: Props) {
   );
 }
 
-const Line = memo(function Line({ line, search, isUnfolded, onUnfold }: { line: LogLine; search: string; isUnfolded: boolean; onUnfold: (id: number) => void }) {
+const Line = memo(function Line({
+  line,
+  search,
+  isUnfolded,
+  onUnfold,
+}: {
+  line: LogLine;
+  search: string;
+  isUnfolded: boolean;
+  onUnfold: (id: number) => void;
+}) {
   const message = visible(line.message, isUnfolded ? LONGEST : FOLDED);
   return (
     <div className={classes.line} data-level={line.level}>

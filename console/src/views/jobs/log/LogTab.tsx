@@ -27,7 +27,14 @@ export default function LogTab({ job, hasEnded }: TabProps) {
       <LogFilter />
       <Group gap="md" justify="space-between">
         <Group gap="md">
-          {!hasEnded && <Switch size="xs" label="Follow" checked={held === null} onChange={(event) => setHeld(event.currentTarget.checked ? null : lines)} />}
+          {!hasEnded && (
+            <Switch
+              size="xs"
+              label="Follow"
+              checked={held === null}
+              onChange={(event) => setHeld(event.currentTarget.checked ? null : lines)}
+            />
+          )}
           <Text size="xs" c="dimmed" role="status">
             {shown.length.toLocaleString()} lines{search === "" && level.length === 0 ? "" : " found"}
             {hasEnded ? "" : connected ? ", live" : ", connecting"}
@@ -39,12 +46,23 @@ export default function LogTab({ job, hasEnded }: TabProps) {
             Show the last {LONGEST_TAIL.toLocaleString()} lines
           </Button>
         )}
-        <Button size="compact-xs" variant="default" leftSection={<IconCopy size={14} aria-hidden />} onClick={() => void copy(shown)} disabled={shown.length === 0}>
+        <Button
+          size="compact-xs"
+          variant="default"
+          leftSection={<IconCopy size={14} aria-hidden />}
+          onClick={() => void copy(shown)}
+          disabled={shown.length === 0}
+        >
           Copy
         </Button>
       </Group>
       {shown.length > 0 ? (
-        <LogLines lines={shown} search={search} isFollowing={held === null && !hasEnded} onLeave={() => setHeld((before) => before ?? lines)} />
+        <LogLines
+          lines={shown}
+          search={search}
+          isFollowing={held === null && !hasEnded}
+          onLeave={() => setHeld((before) => before ?? lines)}
+        />
       ) : isEmpty ? (
         <NoLines isFiltered={search !== "" || level.length > 0} />
       ) : (
@@ -99,7 +117,9 @@ function LogFilter() {
 }
 
 async function copy(lines: readonly LogLine[]): Promise<void> {
-  const text = lines.map((line) => `${line.created_at} ${line.level} ${line.source} ${visible(line.message, Infinity)}`).join("\n");
+  const text = lines
+    .map((line) => `${line.created_at} ${line.level} ${line.source} ${visible(line.message, Infinity)}`)
+    .join("\n");
   try {
     await navigator.clipboard.writeText(text);
     done(`Copied ${lines.length.toLocaleString()} lines`);

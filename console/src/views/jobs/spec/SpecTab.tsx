@@ -24,7 +24,12 @@ function Specs({ submitted, resolved }: { submitted: unknown; resolved: unknown 
   return (
     <>
       <Group justify="space-between" mb="xs">
-        <Switch size="xs" label="Only what differs" checked={onlyDifferent} onChange={(event) => setOnlyDifferent(event.currentTarget.checked)} />
+        <Switch
+          size="xs"
+          label="Only what differs"
+          checked={onlyDifferent}
+          onChange={(event) => setOnlyDifferent(event.currentTarget.checked)}
+        />
         <Group gap="xs">
           <CopyYaml label="Copy the submitted spec" value={submitted} />
           <CopyYaml label="Copy the resolved spec" value={resolved} />

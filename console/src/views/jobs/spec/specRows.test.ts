@@ -2,7 +2,12 @@ import { expect, it } from "vitest";
 import { differingFields, flatten, specRows } from "./specRows";
 
 const submitted = { name: "tiny", stages: [{ name: "half", train: { epochs: 2 } }], optimizer: { lr: 0.001 } };
-const resolved = { name: "tiny", seed: 0, stages: [{ name: "half", train: { steps: 100 } }], optimizer: { lr: 0.001, betas: [0.9, 0.98] } };
+const resolved = {
+  name: "tiny",
+  seed: 0,
+  stages: [{ name: "half", train: { steps: 100 } }],
+  optimizer: { lr: 0.001, betas: [0.9, 0.98] },
+};
 
 it("puts each key beside itself, in YAML, and marks what differs", () => {
   expect(specRows(submitted, resolved).map(({ left, right, difference }) => [left, right, difference])).toEqual([
@@ -32,7 +37,12 @@ it("names the fields in which documents differ", () => {
     ["a.b", [1, 2]],
     ["c.0.d", null],
   ]);
-  expect(differingFields([{ a: 1, b: { c: [1] } }, { a: 1, b: { c: [2] }, d: null }])).toEqual([
+  expect(
+    differingFields([
+      { a: 1, b: { c: [1] } },
+      { a: 1, b: { c: [2] }, d: null },
+    ]),
+  ).toEqual([
     { path: "b.c", values: [[1], [2]] },
     { path: "d", values: [undefined, null] },
   ]);

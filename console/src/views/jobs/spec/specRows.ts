@@ -28,14 +28,18 @@ function valueRows(head: string, left: unknown, right: unknown, indent: string):
   if (right === undefined) return linesOf(head, left, indent).map((line) => ({ left: line, right: null, difference: "removed" }));
   if (isNested(left) && isNested(right) && Array.isArray(left) === Array.isArray(right)) {
     const line = indent + head;
-    const nested = Array.isArray(left) ? listRows(left, right as unknown[], `${indent}  `) : mappingRows(left as Mapping, right as Mapping, `${indent}  `);
+    const nested = Array.isArray(left)
+      ? listRows(left, right as unknown[], `${indent}  `)
+      : mappingRows(left as Mapping, right as Mapping, `${indent}  `);
     return head === "" ? nested : [{ left: line, right: line, difference: "same" }, ...nested];
   }
   return beside(linesOf(head, left, indent), linesOf(head, right, indent));
 }
 
 function listRows(left: unknown[], right: unknown[], indent: string): SpecRow[] {
-  return Array.from({ length: Math.max(left.length, right.length) }, (_, index) => valueRows("-", left[index], right[index], indent)).flat();
+  return Array.from({ length: Math.max(left.length, right.length) }, (_, index) =>
+    valueRows("-", left[index], right[index], indent),
+  ).flat();
 }
 
 function beside(left: string[], right: string[]): SpecRow[] {

@@ -30,7 +30,9 @@ function replacePairs(text: string, map: YAMLMap, line: string): string {
 /** The lines of a field, with a comment at the end of the last one. */
 function linesOf(text: string, pair: Pair): [number, number] {
   const from = text.lastIndexOf("\n", startOf(pair) - 1) + 1;
-  const value = (pair.value as { range?: [number, number, number] } | null)?.range?.[1] ?? (pair.key as { range: [number, number, number] }).range[1];
+  const value =
+    (pair.value as { range?: [number, number, number] } | null)?.range?.[1] ??
+    (pair.key as { range: [number, number, number] }).range[1];
   const last = from + text.slice(from, value).trimEnd().length;
   const end = text.indexOf("\n", last);
   return [from, end === -1 ? text.length : end + 1];

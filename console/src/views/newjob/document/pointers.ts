@@ -7,7 +7,10 @@ export type Path = (string | number)[];
 /** `/stages/0/student` as `["stages", "0", "student"]`. */
 export function pointerParts(pointer: string): string[] {
   if (pointer === "" || pointer === "/") return [];
-  return pointer.replace(/^\//, "").split("/").map((part) => part.replace(/~1/g, "/").replace(/~0/g, "~"));
+  return pointer
+    .replace(/^\//, "")
+    .split("/")
+    .map((part) => part.replace(/~1/g, "/").replace(/~0/g, "~"));
 }
 
 /**
@@ -63,7 +66,9 @@ function firstLine(text: string, from: number, to: number): Place {
 
 /** Return where a key is written. */
 export function placeOfKey(document: Document, text: string, parts: Path): Place | null {
-  const parent = parts.slice(0, -1).reduce<unknown>((node, part) => (node === null ? null : child(node, String(part))?.value ?? null), document.contents);
+  const parent = parts
+    .slice(0, -1)
+    .reduce<unknown>((node, part) => (node === null ? null : (child(node, String(part))?.value ?? null)), document.contents);
   if (!isMap(parent)) return null;
   const pair = parent.items.find((item) => isScalar(item.key) && String(item.key.value) === String(parts.at(-1)));
   return pair === undefined ? null : placeOfNode(pair.key, text);

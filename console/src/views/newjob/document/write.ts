@@ -19,5 +19,8 @@ export function specText(spec: unknown): string {
 function isShort(node: Node): boolean {
   if (!isCollection(node)) return isScalar(node);
   const parts = isMap(node) ? node.items.map((pair) => pair.value as Node | null) : (node.items as Node[]);
-  return parts.every((part) => part === null || isScalar(part) || isShort(part)) && JSON.stringify(node.toJSON()).length <= LONGEST_LINE;
+  return (
+    parts.every((part) => part === null || isScalar(part) || isShort(part)) &&
+    JSON.stringify(node.toJSON()).length <= LONGEST_LINE
+  );
 }

@@ -38,20 +38,32 @@ export default function SpecEditor({ ref, initialText, onChange, onSubmit, mista
   latest.current = { onChange, onSubmit, knowledge };
 
   useEffect(() => {
-    const made = new EditorView({ parent: place.current!, state: EditorState.create({ doc: initialText, extensions: extensions(latest, describedBy) }) });
+    const made = new EditorView({
+      parent: place.current!,
+      state: EditorState.create({ doc: initialText, extensions: extensions(latest, describedBy) }),
+    });
     view.current = made;
     return () => made.destroy();
   }, [describedBy]);
 
   useEffect(() => {
     const current = view.current!;
-    current.dispatch(setDiagnostics(current.state, mistakes.map((mistake) => diagnostic(mistake, current.state.doc.length))));
+    current.dispatch(
+      setDiagnostics(
+        current.state,
+        mistakes.map((mistake) => diagnostic(mistake, current.state.doc.length)),
+      ),
+    );
   }, [mistakes, describedBy]);
 
-  useImperativeHandle(ref, () => ({
-    jump: ({ from, to }) => jump(view.current!, from, to),
-    replace: (text) => replace(view.current!, text),
-  }), []);
+  useImperativeHandle(
+    ref,
+    () => ({
+      jump: ({ from, to }) => jump(view.current!, from, to),
+      replace: (text) => replace(view.current!, text),
+    }),
+    [],
+  );
   return <div ref={place} style={{ height: "100%", overflow: "hidden" }} />;
 }
 
@@ -71,7 +83,12 @@ function extensions(latest: { current: Pick<Props, "onChange" | "onSubmit" | "kn
     autocompletion({ override: [completionSource(knowledge)], icons: false }),
     fieldHelp(knowledge),
     theme,
-    EditorView.contentAttributes.of({ "aria-label": "Job spec", "aria-describedby": describedBy, spellcheck: "false", tabindex: "0" }),
+    EditorView.contentAttributes.of({
+      "aria-label": "Job spec",
+      "aria-describedby": describedBy,
+      spellcheck: "false",
+      tabindex: "0",
+    }),
     EditorView.updateListener.of((update) => {
       if (update.docChanged) latest.current.onChange(update.state.doc.toString());
       if (completionStatus(update.state) === "active") requestAnimationFrame(() => makeListReachable(update.view));
@@ -85,7 +102,11 @@ function makeListReachable(view: EditorView): void {
 }
 
 function replace(view: EditorView, text: string): void {
-  view.dispatch({ changes: { from: 0, to: view.state.doc.length, insert: text }, selection: { anchor: 0 }, scrollIntoView: true });
+  view.dispatch({
+    changes: { from: 0, to: view.state.doc.length, insert: text },
+    selection: { anchor: 0 },
+    scrollIntoView: true,
+  });
 }
 
 function diagnostic({ from, to, message, severity }: Mistake, length: number): Diagnostic {
@@ -94,6 +115,9 @@ function diagnostic({ from, to, message, severity }: Mistake, length: number): D
 
 function jump(view: EditorView, from: number, to: number): void {
   const end = Math.min(to, view.state.doc.length);
-  view.dispatch({ selection: { anchor: Math.min(from, end), head: end }, effects: EditorView.scrollIntoView(Math.min(from, end), { y: "center" }) });
+  view.dispatch({
+    selection: { anchor: Math.min(from, end), head: end },
+    effects: EditorView.scrollIntoView(Math.min(from, end), { y: "center" }),
+  });
   view.focus();
 }

@@ -21,7 +21,9 @@ export function completionSource(knowledge: () => Knowledge): CompletionSource {
     const place = contextAt(context.state.doc.toString(), context.pos);
     if (place === null || (!context.explicit && place.from === place.to && !startsValue(context))) return null;
     const suggestions = suggest(schema, place, values);
-    return suggestions.length === 0 ? null : { from: place.from, to: place.to, options: suggestions.map(option), validFor: /^[\w.:@/-]*$/ };
+    return suggestions.length === 0
+      ? null
+      : { from: place.from, to: place.to, options: suggestions.map(option), validFor: /^[\w.:@/-]*$/ };
   };
 }
 
@@ -55,7 +57,10 @@ export function fieldHelp(knowledge: () => Knowledge): Extension {
 function help(type: string, description: string): HTMLElement {
   const box = document.createElement("div");
   box.className = "cm-field-help";
-  for (const [name, text] of [["cm-field-help-type", type], ["cm-field-help-text", description]] as const) {
+  for (const [name, text] of [
+    ["cm-field-help-type", type],
+    ["cm-field-help-text", description],
+  ] as const) {
     if (text === "") continue;
     const part = document.createElement("div");
     part.className = name;

@@ -21,7 +21,9 @@ const COLORS: Record<string, string> = {
 };
 
 const highlight = HighlightStyle.define(
-  defaultHighlightStyle.specs.map((spec) => (typeof spec.color === "string" ? { ...spec, color: COLORS[spec.color] ?? spec.color, textDecoration: "none" } : spec)),
+  defaultHighlightStyle.specs.map((spec) =>
+    typeof spec.color === "string" ? { ...spec, color: COLORS[spec.color] ?? spec.color, textDecoration: "none" } : spec,
+  ),
 );
 
 const look = EditorView.theme({
@@ -47,9 +49,18 @@ const look = EditorView.theme({
     borderRadius: "var(--mantine-radius-sm)",
     boxShadow: "var(--mantine-shadow-md)",
   },
-  ".cm-tooltip.cm-tooltip-autocomplete > ul > li[aria-selected]": { backgroundColor: "var(--mantine-primary-color-filled)", color: "white" },
+  ".cm-tooltip.cm-tooltip-autocomplete > ul > li[aria-selected]": {
+    backgroundColor: "var(--mantine-primary-color-filled)",
+    color: "white",
+  },
   ".cm-completionDetail": { fontStyle: "normal", opacity: "0.8", fontSize: "12px" },
-  ".cm-field-help": { padding: "6px 10px", maxWidth: "440px", fontFamily: "var(--mantine-font-family)", fontSize: "13px", whiteSpace: "pre-wrap" },
+  ".cm-field-help": {
+    padding: "6px 10px",
+    maxWidth: "440px",
+    fontFamily: "var(--mantine-font-family)",
+    fontSize: "13px",
+    whiteSpace: "pre-wrap",
+  },
   ".cm-field-help-type": { fontFamily: "var(--mantine-font-family-monospace)", fontSize: "12px", marginBottom: "4px" },
   ".cm-diagnostic": { overflowWrap: "anywhere", maxWidth: "520px" },
   ".cm-panels": { backgroundColor: "light-dark(#f8f9fa, #1f1f1f)", color: "var(--mantine-color-text)" },

@@ -23,8 +23,12 @@ export function PlanPanel({ planned, hasMistakes, mayWrite }: { planned: Planned
       {planned.error !== null && !hasMistakes && <ErrorState error={planned.error} />}
       {plan === null ? (
         <Text c="dimmed" size="sm">
-          {!mayWrite && "Your token has no scope write, which plans and submits jobs: ask an administrator of the project for one."}
-          {mayWrite && (isBusy || isPlanning ? "The server reads the teacher and the shards." : "A valid spec shows its students, steps and hours here.")}
+          {!mayWrite &&
+            "Your token has no scope write, which plans and submits jobs: ask an administrator of the project for one."}
+          {mayWrite &&
+            (isBusy || isPlanning
+              ? "The server reads the teacher and the shards."
+              : "A valid spec shows its students, steps and hours here.")}
         </Text>
       ) : (
         <Box style={isOutdated ? { filter: "grayscale(1) opacity(0.6)" } : undefined}>
@@ -59,7 +63,8 @@ function PlanContent({ plan }: { plan: Plan }) {
         <StageTable plan={plan} />
       </ScrollArea>
       <Text size="xs" c="dimmed">
-        Parameters are without the token embedding.{plan.stages.some((stage) => stage.student.estimated) && " ~ is an estimate: the shape is found when the job runs."}
+        Parameters are without the token embedding.
+        {plan.stages.some((stage) => stage.student.estimated) && " ~ is an estimate: the shape is found when the job runs."}
       </Text>
     </Stack>
   );
@@ -83,7 +88,12 @@ function Figure({ label, value }: { label: string; value: string }) {
 function Warnings({ warnings }: { warnings: string[] }) {
   if (warnings.length === 0) return null;
   return (
-    <Alert color="orange" variant="light" icon={<IconAlertTriangle />} title={warnings.length === 1 ? "A warning" : `${warnings.length} warnings`}>
+    <Alert
+      color="orange"
+      variant="light"
+      icon={<IconAlertTriangle />}
+      title={warnings.length === 1 ? "A warning" : `${warnings.length} warnings`}
+    >
       <Stack gap={4} component="ul" m={0} pl="md">
         {warnings.map((warning) => (
           <Text key={warning} component="li" size="sm" className="user-text" c="var(--mantine-color-text)">

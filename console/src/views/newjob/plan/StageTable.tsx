@@ -30,20 +30,60 @@ export function StageTable({ plan }: { plan: Plan }) {
       </Table.Thead>
       <Table.Tbody>
         {rows.map(({ label, of }) => (
-          <Row key={label} label={label} teacher={teacher === null ? null : of(teacher)} stages={stages} of={(stage) => `${stage.student.estimated ? "~" : ""}${of(stage.student)}`} />
+          <Row
+            key={label}
+            label={label}
+            teacher={teacher === null ? null : of(teacher)}
+            stages={stages}
+            of={(stage) => `${stage.student.estimated ? "~" : ""}${of(stage.student)}`}
+          />
         ))}
-        {teacher !== null && <Row label="Share of parameters" teacher="100 %" stages={stages} of={(stage) => <Share value={shareOf(stage.student, teacher, paramsOf)} />} />}
-        {teacher !== null && <Row label="Share of MACs" teacher="100 %" stages={stages} of={(stage) => <Share value={shareOf(stage.student, teacher, ({ macs }) => macs)} />} />}
+        {teacher !== null && (
+          <Row
+            label="Share of parameters"
+            teacher="100 %"
+            stages={stages}
+            of={(stage) => <Share value={shareOf(stage.student, teacher, paramsOf)} />}
+          />
+        )}
+        {teacher !== null && (
+          <Row
+            label="Share of MACs"
+            teacher="100 %"
+            stages={stages}
+            of={(stage) => <Share value={shareOf(stage.student, teacher, ({ macs }) => macs)} />}
+          />
+        )}
         <Row label="Inherits" teacher={teacher === null ? null : ""} stages={stages} of={inherits} />
         <Row label="Steps" teacher={teacher === null ? null : ""} stages={stages} of={(stage) => integer(stage.steps)} />
-        <Row label="Learning rate" teacher={teacher === null ? null : ""} stages={stages} of={(stage) => (typeof stage.lr === "number" ? significant(stage.lr) : stage.lr === "auto" ? "is tested" : "–")} />
-        <Row label="Device time" teacher={teacher === null ? null : ""} stages={stages} of={(stage) => duration(Math.max(1, stage.device_hours * 3600))} />
+        <Row
+          label="Learning rate"
+          teacher={teacher === null ? null : ""}
+          stages={stages}
+          of={(stage) => (typeof stage.lr === "number" ? significant(stage.lr) : stage.lr === "auto" ? "is tested" : "–")}
+        />
+        <Row
+          label="Device time"
+          teacher={teacher === null ? null : ""}
+          stages={stages}
+          of={(stage) => duration(Math.max(1, stage.device_hours * 3600))}
+        />
       </Table.Tbody>
     </Table>
   );
 }
 
-function Row({ label, teacher, stages, of }: { label: string; teacher: ReactNode; stages: Stage[]; of: (stage: Stage) => ReactNode }) {
+function Row({
+  label,
+  teacher,
+  stages,
+  of,
+}: {
+  label: string;
+  teacher: ReactNode;
+  stages: Stage[];
+  of: (stage: Stage) => ReactNode;
+}) {
   return (
     <Table.Tr>
       <Table.Th scope="row" fw={400}>

@@ -11,12 +11,20 @@ export interface ListedMistake extends Mistake {
   where: string;
 }
 
-export function mistakesOf(text: string, { document, value, mistakes }: Parsed, schema: Schema | null, error: unknown): ListedMistake[] {
+export function mistakesOf(
+  text: string,
+  { document, value, mistakes }: Parsed,
+  schema: Schema | null,
+  error: unknown,
+): ListedMistake[] {
   if (value === undefined) return mistakes.map((mistake) => ({ ...mistake, where: "" }));
   const unknown = schema === null ? [] : unknownFields(schema, value);
   const named = new Set(unknown.map(({ path }) => path.join(".")));
   const found: ListedMistake[] = unknown.map(({ path, message }) => ({
-    ...(placeOfKey(document, text, path) ?? placeOf(document, text, path)), where: path.join("."), message, severity: "error",
+    ...(placeOfKey(document, text, path) ?? placeOf(document, text, path)),
+    where: path.join("."),
+    message,
+    severity: "error",
   }));
   for (const { pointer, message } of error instanceof ApiError ? (error.problem.errors ?? []) : []) {
     const parts = pointerParts(pointer);

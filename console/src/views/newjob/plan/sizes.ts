@@ -9,6 +9,10 @@ export function paramsOf({ image_params, text_params_without_embedding }: Summar
 }
 
 /** The student's share of the teacher's parameters; null without a teacher. */
-export function shareOf(student: Summary, teacher: Summary | null | undefined, size: (summary: Summary) => number): number | null {
+export function shareOf(
+  student: Summary,
+  teacher: Summary | null | undefined,
+  size: (summary: Summary) => number,
+): number | null {
   return teacher == null || size(teacher) === 0 ? null : size(student) / size(teacher);
 }

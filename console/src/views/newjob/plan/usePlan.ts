@@ -31,7 +31,10 @@ export function usePlan(spec: string | null): Planned {
     queryFn: ({ signal }) => askForPlan(settled!, signal),
     enabled: settled !== null && settled === spec,
     retry: (failures, error) => (isRetryable(error) || isTooMany(error)) && failures < BUSY_RETRIES,
-    retryDelay: (failures, error) => (error instanceof ApiError && error.retryAfterSeconds !== null ? 1000 * error.retryAfterSeconds : Math.min(1000 * 2 ** failures, 8000)),
+    retryDelay: (failures, error) =>
+      error instanceof ApiError && error.retryAfterSeconds !== null
+        ? 1000 * error.retryAfterSeconds
+        : Math.min(1000 * 2 ** failures, 8000),
     staleTime: FRESH_MS,
     gcTime: FRESH_MS,
     refetchOnWindowFocus: false,
@@ -52,7 +55,12 @@ export function usePlan(spec: string | null): Planned {
 
 /** Without an idempotency key: a plan changes nothing, and need not be remembered. */
 async function askForPlan(spec: string, signal: AbortSignal): Promise<Plan> {
-  const answer = await send("/v1/jobs?validate_only=true", { method: "POST", body: spec, headers: { "Content-Type": "application/json" }, signal });
+  const answer = await send("/v1/jobs?validate_only=true", {
+    method: "POST",
+    body: spec,
+    headers: { "Content-Type": "application/json" },
+    signal,
+  });
   return (await answer.json()) as Plan;
 }
 

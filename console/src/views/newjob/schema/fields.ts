@@ -38,7 +38,11 @@ function field(root: Schema, name: string, schema: Schema, required: boolean): F
     type: typeText(root, schema),
     description: describe(root, schema),
     ...(plain.default === undefined ? {} : { default: plain.default }),
-    opens: forms.some(isRecord) ? "block" : forms.some((form) => form.type === "array") && !forms.some(isScalar) ? "list" : "value",
+    opens: forms.some(isRecord)
+      ? "block"
+      : forms.some((form) => form.type === "array") && !forms.some(isScalar)
+        ? "list"
+        : "value",
   };
 }
 
@@ -55,14 +59,21 @@ export function describe(root: Schema, schema: Schema): string {
 
 /** A text without the line breaks of its source; paragraphs stay. */
 function unwrapped(text: string): string {
-  return text.split(/\n{2,}/).map((paragraph) => paragraph.replace(/\s*\n\s*/g, " ")).join("\n\n").trim();
+  return text
+    .split(/\n{2,}/)
+    .map((paragraph) => paragraph.replace(/\s*\n\s*/g, " "))
+    .join("\n\n")
+    .trim();
 }
 
 /** The values that a place can have, where the schema lists them. */
 export function valuesOf(forms: Schema[]): Value[] {
   const found = new Map<string, Value>();
   for (const form of forms) {
-    const listed = form.const !== undefined ? [form.const] : form.enum ?? (form.type === "boolean" ? [true, false] : form.type === "null" ? [null] : []);
+    const listed =
+      form.const !== undefined
+        ? [form.const]
+        : (form.enum ?? (form.type === "boolean" ? [true, false] : form.type === "null" ? [null] : []));
     for (const value of listed) found.set(String(value), { text: String(value), description: unwrapped(form.description ?? "") });
   }
   return [...found.values()].sort((a, b) => Number(a.text === "null") - Number(b.text === "null"));
@@ -86,6 +97,14 @@ function oneType(root: Schema, form: Schema): string {
 }
 
 function range({ minimum, maximum, exclusiveMinimum, exclusiveMaximum }: Schema): string {
-  const parts: [string, number | undefined][] = [["≥", minimum], [">", exclusiveMinimum], ["≤", maximum], ["<", exclusiveMaximum]];
-  return parts.filter(([, limit]) => limit !== undefined).map(([sign, limit]) => `${sign} ${limit}`).join(", ");
+  const parts: [string, number | undefined][] = [
+    ["≥", minimum],
+    [">", exclusiveMinimum],
+    ["≤", maximum],
+    ["<", exclusiveMaximum],
+  ];
+  return parts
+    .filter(([, limit]) => limit !== undefined)
+    .map(([sign, limit]) => `${sign} ${limit}`)
+    .join(", ");
 }

@@ -32,7 +32,10 @@ export function deref(root: Schema, schema: Schema): Schema {
   let current = schema;
   for (let hops = 0; current.$ref !== undefined && hops < 20; hops += 1) {
     const { $ref, ...beside } = current;
-    const target = $ref.replace(/^#\//, "").split("/").reduce<unknown>((node, part) => (node as Record<string, unknown> | undefined)?.[part], root);
+    const target = $ref
+      .replace(/^#\//, "")
+      .split("/")
+      .reduce<unknown>((node, part) => (node as Record<string, unknown> | undefined)?.[part], root);
     if (target === undefined) return beside;
     current = { ...(target as Schema), ...beside };
   }
@@ -43,7 +46,8 @@ export function deref(root: Schema, schema: Schema): Schema {
 export function alternatives(root: Schema, schema: Schema, value?: unknown): Schema[] {
   const plain = deref(root, schema);
   const forms = plain.anyOf ?? plain.oneOf;
-  if (forms === undefined) return plain.allOf === undefined ? [plain] : plain.allOf.flatMap((form) => alternatives(root, form, value));
+  if (forms === undefined)
+    return plain.allOf === undefined ? [plain] : plain.allOf.flatMap((form) => alternatives(root, form, value));
   const chosen = plain.discriminator === undefined ? undefined : namedForm(plain, value);
   const every = chosen === undefined ? forms : [chosen];
   return every.flatMap((form) => alternatives(root, form, value));

@@ -23,7 +23,11 @@ const SCHEMA: Schema = {
     labels: { type: "object", additionalProperties: { type: "string" } },
   },
   $defs: {
-    Teacher: { type: "object", additionalProperties: false, properties: { model: { type: "string" }, language: { anyOf: [{ type: "string" }, { type: "null" }] } } },
+    Teacher: {
+      type: "object",
+      additionalProperties: false,
+      properties: { model: { type: "string" }, language: { anyOf: [{ type: "string" }, { type: "null" }] } },
+    },
     Stage: {
       type: "object",
       additionalProperties: false,
@@ -33,8 +37,16 @@ const SCHEMA: Schema = {
         towers: { type: "array", items: { enum: ["image", "text"], type: "string" } },
       },
     },
-    ZeroShot: { type: "object", additionalProperties: false, properties: { kind: { const: "zero_shot" }, classes: { type: "string" } } },
-    Retrieval: { type: "object", additionalProperties: false, properties: { kind: { const: "retrieval" }, captions: { type: "string" } } },
+    ZeroShot: {
+      type: "object",
+      additionalProperties: false,
+      properties: { kind: { const: "zero_shot" }, classes: { type: "string" } },
+    },
+    Retrieval: {
+      type: "object",
+      additionalProperties: false,
+      properties: { kind: { const: "retrieval" }, captions: { type: "string" } },
+    },
   },
 };
 
@@ -42,7 +54,8 @@ const SCHEMA: Schema = {
 function offered(marked: string, known = {}): string[] {
   const cursor = marked.indexOf("|");
   const context = contextAt(marked.slice(0, cursor) + marked.slice(cursor + 1), cursor);
-  const values = (path: (string | number)[]) => (known as Record<string, string[]>)[path.join(".")]?.map((text) => ({ text, description: "" })) ?? [];
+  const values = (path: (string | number)[]) =>
+    (known as Record<string, string[]>)[path.join(".")]?.map((text) => ({ text, description: "" })) ?? [];
   return context === null ? [] : suggest(SCHEMA, context, values).map((one) => one.label);
 }
 
@@ -80,7 +93,9 @@ it("follows the field that decides between forms", () => {
 });
 
 it("offers what the service knows, and replaces the whole value", () => {
-  expect(offered("teacher: {model: registry:em|}", { "teacher.model": ["registry:emoji@latest"] })).toEqual(["registry:emoji@latest"]);
+  expect(offered("teacher: {model: registry:em|}", { "teacher.model": ["registry:emoji@latest"] })).toEqual([
+    "registry:emoji@latest",
+  ]);
   const text = "teacher:\n  model: registry:em\n";
   const context = contextAt(text, text.length - 1)!;
   expect(text.slice(context.from, context.to)).toBe("registry:em");
@@ -100,8 +115,18 @@ it("describes a field", () => {
 });
 
 it("finds unknown fields and what was meant", () => {
-  const found = unknownFields(SCHEMA, { name: "x", batchsize: 1, stages: [{ inherit: "auto", foo: 1 }], labels: { any: "thing" }, tasks: [{ kind: "retrieval", classes: "x" }] });
-  expect(found.map(({ path, suggestion }) => [path.join("."), suggestion])).toEqual([["batchsize", "batch_size"], ["stages.0.foo", null], ["tasks.0.classes", null]]);
+  const found = unknownFields(SCHEMA, {
+    name: "x",
+    batchsize: 1,
+    stages: [{ inherit: "auto", foo: 1 }],
+    labels: { any: "thing" },
+    tasks: [{ kind: "retrieval", classes: "x" }],
+  });
+  expect(found.map(({ path, suggestion }) => [path.join("."), suggestion])).toEqual([
+    ["batchsize", "batch_size"],
+    ["stages.0.foo", null],
+    ["tasks.0.classes", null],
+  ]);
   expect(found[1]!.message).toBe("unknown field foo; known here: inherit, lr, towers");
   expect(unknownFields(SCHEMA, { teacher: null, name: 3 })).toEqual([]);
 });

@@ -20,9 +20,18 @@ export type KnownValues = (path: Path) => { text: string; description: string }[
 export function suggest(root: Schema, context: CursorContext, known: KnownValues = () => []): Suggestion[] {
   const forms = formsAt(root, context.value, context.path);
   const records = forms.filter(isRecord);
-  const asFields = () => fieldsOf(root, records).filter((one) => !context.siblings.includes(one.name)).map((one) => fieldSuggestion(one, context));
+  const asFields = () =>
+    fieldsOf(root, records)
+      .filter((one) => !context.siblings.includes(one.name))
+      .map((one) => fieldSuggestion(one, context));
   if (context.role === "field" && records.length > 0) return asFields();
-  const values = [...known(context.path), ...valuesOf(forms)].map(({ text, description }): Suggestion => ({ label: text, kind: "value", detail: "", description, apply: quoted(text) }));
+  const values = [...known(context.path), ...valuesOf(forms)].map(({ text, description }): Suggestion => ({
+    label: text,
+    kind: "value",
+    detail: "",
+    description,
+    apply: quoted(text),
+  }));
   // A scalar on a line of its own may become the first field of a mapping.
   return context.role === "value" && context.startsLine && records.length > 0 ? [...values, ...asFields()] : values;
 }
@@ -41,7 +50,8 @@ function fieldSuggestion(field: Field, context: CursorContext): Suggestion {
 export function detailOf(field: Field): string {
   const parts = [field.type];
   if (field.required) parts.push("required");
-  else if (field.default !== undefined && field.default !== null && typeof field.default !== "object") parts.push(`default ${String(field.default)}`);
+  else if (field.default !== undefined && field.default !== null && typeof field.default !== "object")
+    parts.push(`default ${String(field.default)}`);
   return parts.filter((part) => part !== "").join(", ");
 }
 

@@ -18,7 +18,15 @@ export function unknownFields(root: Schema, value: unknown): UnknownField[] {
 function collect(root: Schema, schemas: Schema[], value: unknown, path: (string | number)[], found: UnknownField[]): void {
   const forms = schemas.flatMap((schema) => alternatives(root, schema, value));
   if (Array.isArray(value)) {
-    value.forEach((item, index) => collect(root, forms.flatMap((form) => form.prefixItems?.[index] ?? form.items ?? []), item, [...path, index], found));
+    value.forEach((item, index) =>
+      collect(
+        root,
+        forms.flatMap((form) => form.prefixItems?.[index] ?? form.items ?? []),
+        item,
+        [...path, index],
+        found,
+      ),
+    );
   } else if (typeof value === "object" && value !== null) {
     for (const [name, each] of Object.entries(value)) {
       const known = forms.flatMap((form) => form.properties?.[name] ?? []);
@@ -47,7 +55,8 @@ export function nearest(word: string, candidates: string[]): string | null {
   let best: [number, string] | null = null;
   for (const candidate of candidates) {
     const distance = edits(plain(word), plain(candidate));
-    if (distance <= Math.max(1, Math.floor(candidate.length / 3)) && (best === null || distance < best[0])) best = [distance, candidate];
+    if (distance <= Math.max(1, Math.floor(candidate.length / 3)) && (best === null || distance < best[0]))
+      best = [distance, candidate];
   }
   return best?.[1] ?? null;
 }

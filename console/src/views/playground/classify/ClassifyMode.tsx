@@ -20,7 +20,12 @@ export function ClassifyMode({ deployments, images }: { deployments: string[]; i
   const [view] = useView();
   const { labels = DEFAULT_LABELS, template = DEFAULT_TEMPLATE, labelSet, top = DEFAULT_TOP } = view;
   const asked = useMemo<Asked>(
-    () => ({ labels: parseLabels(labels), templates: parseTemplates(template), labelSet, top: Math.min(Math.max(1, Math.round(top)), 1000) }),
+    () => ({
+      labels: parseLabels(labels),
+      templates: parseTemplates(template),
+      labelSet,
+      top: Math.min(Math.max(1, Math.round(top)), 1000),
+    }),
     [labels, template, labelSet, top],
   );
   const isComplete = labelSet !== undefined || (labelProblem(labels) === null && templateProblem(template) === null);
@@ -36,7 +41,9 @@ export function ClassifyMode({ deployments, images }: { deployments: string[]; i
       </Grid.Col>
       <Grid.Col span={{ base: 12, md: 8 }}>
         {images.images.length === 0 ? (
-          <Empty title="Which label fits best?">Choose an image: its scores appear here, and follow the labels as you change them.</Empty>
+          <Empty title="Which label fits best?">
+            Choose an image: its scores appear here, and follow the labels as you change them.
+          </Empty>
         ) : (
           <Stack gap="xs">
             <Group justify="space-between">
@@ -45,7 +52,13 @@ export function ClassifyMode({ deployments, images }: { deployments: string[]; i
                 Remove all
               </Button>
             </Group>
-            <Results deployments={deployments} images={images.images} asked={asked} isEnabled={isComplete} onRemove={images.remove} />
+            <Results
+              deployments={deployments}
+              images={images.images}
+              asked={asked}
+              isEnabled={isComplete}
+              onRemove={images.remove}
+            />
           </Stack>
         )}
       </Grid.Col>
@@ -62,7 +75,13 @@ function FromIndex({ deployment, images }: { deployment: string; images: Images 
       <Button size="xs" variant="default" onClick={open}>
         From an index
       </Button>
-      <IndexPicker deployment={deployment} indexes={indexes.data} opened={isOpen} onClose={close} onPick={(file) => images.add([file])} />
+      <IndexPicker
+        deployment={deployment}
+        indexes={indexes.data}
+        opened={isOpen}
+        onClose={close}
+        onPick={(file) => images.add([file])}
+      />
     </>
   );
 }

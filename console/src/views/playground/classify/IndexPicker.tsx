@@ -31,7 +31,8 @@ function Picker({ deployment, indexes, onClose, onPick }: Omit<Props, "opened">)
   const [asked, setAsked] = useState("a picture");
   const hits = useQuery({
     queryKey: ["search", deployment, index, "picker", asked],
-    queryFn: ({ signal }) => query("/v1/deployments/{name}/search", deployment, { index, text: asked, top_k: 24, compatible: true }, signal),
+    queryFn: ({ signal }) =>
+      query("/v1/deployments/{name}/search", deployment, { index, text: asked, top_k: 24, compatible: true }, signal),
   });
   const pick = useMutation({
     mutationFn: async (id: string) => pictureFile(index, id),
@@ -50,15 +51,40 @@ function Picker({ deployment, indexes, onClose, onPick }: Omit<Props, "opened">)
         }}
       >
         <Group align="flex-end" gap="xs">
-          <Select label="Index" data={indexes.map((each) => each.name)} value={index} allowDeselect={false} onChange={(name) => name !== null && setIndex(name)} />
-          <TextInput label="What the image shows" placeholder="a red bicycle" value={text} onChange={(event) => setText(event.currentTarget.value)} flex={1} data-autofocus />
+          <Select
+            label="Index"
+            data={indexes.map((each) => each.name)}
+            value={index}
+            allowDeselect={false}
+            onChange={(name) => name !== null && setIndex(name)}
+          />
+          <TextInput
+            label="What the image shows"
+            placeholder="a red bicycle"
+            value={text}
+            onChange={(event) => setText(event.currentTarget.value)}
+            flex={1}
+            data-autofocus
+          />
           <Button type="submit">Find</Button>
         </Group>
       </form>
       {pick.isError && <ErrorState error={pick.error} />}
-      {hits.isError ? <ErrorState error={hits.error} onRetry={() => void hits.refetch()} /> : hits.data === undefined ? <Loading label="Searching" /> : null}
+      {hits.isError ? (
+        <ErrorState error={hits.error} onRetry={() => void hits.refetch()} />
+      ) : hits.data === undefined ? (
+        <Loading label="Searching" />
+      ) : null}
       {hits.data !== undefined && images.length === 0 && <Text size="sm">Nothing was found.</Text>}
-      {images.length > 0 && <ImageGrid label={`Images of ${visible(index)}`} images={images} size={110} captionHeight={58} onOpen={(id) => pick.mutate(id)} />}
+      {images.length > 0 && (
+        <ImageGrid
+          label={`Images of ${visible(index)}`}
+          images={images}
+          size={110}
+          captionHeight={58}
+          onOpen={(id) => pick.mutate(id)}
+        />
+      )}
     </Stack>
   );
 }

@@ -16,11 +16,30 @@ export function LabelForm({ deployment }: { deployment: string }) {
       <LabelSetChoice deployment={deployment} value={view.labelSet} onChange={(labelSet) => set({ labelSet })} />
       {view.labelSet === undefined && (
         <>
-          <Typed label="Labels" description="separated by commas or lines" value={view.labels ?? DEFAULT_LABELS} problem={labelProblem} count={(text) => `${parseLabels(text).length} labels`} onChange={(labels) => set({ labels })} />
-          <Typed label="Templates" description="one a line, with {} where the label goes" value={view.template ?? DEFAULT_TEMPLATE} problem={templateProblem} onChange={(template) => set({ template })} />
+          <Typed
+            label="Labels"
+            description="separated by commas or lines"
+            value={view.labels ?? DEFAULT_LABELS}
+            problem={labelProblem}
+            count={(text) => `${parseLabels(text).length} labels`}
+            onChange={(labels) => set({ labels })}
+          />
+          <Typed
+            label="Templates"
+            description="one a line, with {} where the label goes"
+            value={view.template ?? DEFAULT_TEMPLATE}
+            problem={templateProblem}
+            onChange={(template) => set({ template })}
+          />
         </>
       )}
-      <NumberInput label="Labels to show" min={1} max={1000} value={view.top ?? DEFAULT_TOP} onChange={(value) => set({ top: Number(value) || undefined })} />
+      <NumberInput
+        label="Labels to show"
+        min={1}
+        max={1000}
+        value={view.top ?? DEFAULT_TOP}
+        onChange={(value) => set({ top: Number(value) || undefined })}
+      />
     </Stack>
   );
 }
@@ -64,7 +83,15 @@ function Typed({ label, description, value, problem, count, onChange }: TypedPro
   );
 }
 
-function LabelSetChoice({ deployment, value, onChange }: { deployment: string; value: string | undefined; onChange: (name: string | undefined) => void }) {
+function LabelSetChoice({
+  deployment,
+  value,
+  onChange,
+}: {
+  deployment: string;
+  value: string | undefined;
+  onChange: (name: string | undefined) => void;
+}) {
   const sets = useLabelSets(deployment);
   const data = (sets.data ?? []).map((each) => ({ value: each.name, label: `${each.name} (${each.labels} labels)` }));
   if (value !== undefined && !data.some((each) => each.value === value)) data.push({ value, label: value });

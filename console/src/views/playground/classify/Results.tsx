@@ -28,19 +28,36 @@ export function Results({ deployments, images, asked, isEnabled, onRemove }: Pro
       <SimpleGrid cols={{ base: 1, sm: deployments.length }}>
         {answers.map(({ deployment, query }) => (
           <div key={deployment}>
-            <Answered deployment={deployment} model={query.data?.model} took={query.data?.milliseconds} isFetching={query.isFetching} />
+            <Answered
+              deployment={deployment}
+              model={query.data?.model}
+              took={query.data?.milliseconds}
+              isFetching={query.isFetching}
+            />
             {query.isError && <ErrorState error={query.error} onRetry={() => void query.refetch()} />}
           </div>
         ))}
       </SimpleGrid>
-      <SimpleGrid spacing="sm" cols={{ base: 1, lg: images.length > 1 && deployments.length === 1 ? 2 : 1 }} role="list" aria-label="Images and their scores">
+      <SimpleGrid
+        spacing="sm"
+        cols={{ base: 1, lg: images.length > 1 && deployments.length === 1 ? 2 : 1 }}
+        role="list"
+        aria-label="Images and their scores"
+      >
         {images.map((image) => (
           <Paper key={image.id} withBorder p="sm" role="listitem">
             <Group align="flex-start" wrap="nowrap" gap="md">
               <Picture image={image} isLarge={images.length === 1} onRemove={onRemove} />
               <SimpleGrid cols={{ base: 1, sm: deployments.length }} flex={1} miw={0}>
                 {answers.map(({ deployment, query }) => (
-                  <ScoreBars key={deployment} label={`Scores of ${image.name} by ${deployment}`} scores={query.data?.scores.get(image.id)} error={query.data?.errors.get(image.id)} name={image.name} isStale={query.isPlaceholderData} />
+                  <ScoreBars
+                    key={deployment}
+                    label={`Scores of ${image.name} by ${deployment}`}
+                    scores={query.data?.scores.get(image.id)}
+                    error={query.data?.errors.get(image.id)}
+                    name={image.name}
+                    isStale={query.isPlaceholderData}
+                  />
                 ))}
               </SimpleGrid>
             </Group>
@@ -60,7 +77,14 @@ function Picture({ image, isLarge, onRemove }: { image: QueryImage; isLarge: boo
       {isBroken ? (
         <IconPhotoOff role="img" aria-label={`${image.name}: cannot be shown`} opacity={0.5} />
       ) : (
-        url !== null && <img src={url} alt={image.name} onError={() => setBroken(true)} style={{ maxWidth: "100%", maxHeight: isLarge ? 240 : 120, objectFit: "contain" }} />
+        url !== null && (
+          <img
+            src={url}
+            alt={image.name}
+            onError={() => setBroken(true)}
+            style={{ maxWidth: "100%", maxHeight: isLarge ? 240 : 120, objectFit: "contain" }}
+          />
+        )
       )}
       <Group gap={4} wrap="nowrap" justify="space-between">
         <Text size="xs" truncate className="user-text" title={visible(image.name)}>

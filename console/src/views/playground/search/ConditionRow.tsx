@@ -13,8 +13,23 @@ interface Props {
 export function ConditionRow({ row, number, fields, onChange, onRemove }: Props) {
   return (
     <Group gap={6} wrap="nowrap">
-      <Autocomplete size="xs" w={150} aria-label={`Field of condition ${number}`} placeholder="field" data={[...fields.keys()]} value={row.path} onChange={(path) => onChange({ ...row, path })} />
-      <NativeSelect size="xs" w={64} aria-label={`Operator of condition ${number}`} data={[...OPERATORS]} value={row.operator} onChange={(event) => onChange({ ...row, operator: event.currentTarget.value as Operator })} />
+      <Autocomplete
+        size="xs"
+        w={150}
+        aria-label={`Field of condition ${number}`}
+        placeholder="field"
+        data={[...fields.keys()]}
+        value={row.path}
+        onChange={(path) => onChange({ ...row, path })}
+      />
+      <NativeSelect
+        size="xs"
+        w={64}
+        aria-label={`Operator of condition ${number}`}
+        data={[...OPERATORS]}
+        value={row.operator}
+        onChange={(event) => onChange({ ...row, operator: event.currentTarget.value as Operator })}
+      />
       <TextInput
         size="xs"
         w={150}

@@ -26,7 +26,11 @@ export function HitDrawer({ index, hit, rank, onClose, onMoreLike, onClassify }:
       {hit !== null && (
         <Stack>
           <Center>
-            <AuthorisedImage src={pictureOf(index, hit.id, 512)} alt={visible(captionOf(hit.metadata) ?? hit.id, 120)} size={360} />
+            <AuthorisedImage
+              src={pictureOf(index, hit.id, 512)}
+              alt={visible(captionOf(hit.metadata) ?? hit.id, 120)}
+              size={360}
+            />
           </Center>
           <Group gap="xs">
             <Button onClick={() => onMoreLike(hit.id)}>More like this</Button>

@@ -31,7 +31,12 @@ export function Hits({ deployment, index, search, onMoreLike, onClassify, size }
   const place = hits?.findIndex((hit) => hit.id === opened) ?? -1;
   return (
     <Stack gap="xs" component="section" aria-label={`Hits of ${deployment}`}>
-      <Answered deployment={deployment} model={search.data?.answer.model} took={search.data?.milliseconds} isFetching={search.isFetching} />
+      <Answered
+        deployment={deployment}
+        model={search.data?.answer.model}
+        took={search.data?.milliseconds}
+        isFetching={search.isFetching}
+      />
       {search.isError && hits === undefined ? (
         <ErrorState error={search.error} onRetry={() => void search.refetch()} />
       ) : hits === undefined ? (
@@ -70,7 +75,14 @@ export function Hits({ deployment, index, search, onMoreLike, onClassify, size }
 
 function MoreLike({ id, tabIndex, onMoreLike }: { id: string; tabIndex: number; onMoreLike: (id: string) => void }) {
   return (
-    <ActionIcon variant="default" size="sm" tabIndex={tabIndex} title="More like this" aria-label={`More like ${visible(id, 80)}`} onClick={() => onMoreLike(id)}>
+    <ActionIcon
+      variant="default"
+      size="sm"
+      tabIndex={tabIndex}
+      title="More like this"
+      aria-label={`More like ${visible(id, 80)}`}
+      onClick={() => onMoreLike(id)}
+    >
       <IconPhotoSearch size={14} />
     </ActionIcon>
   );
@@ -80,7 +92,12 @@ function MoreLike({ id, tabIndex, onMoreLike }: { id: string; tabIndex: number; 
 function WithoutPictures({ index, id }: { index: string; id: string }) {
   const src = pictureOf(index, id, 256);
   // The same answer as that of the tile.
-  const picture = useQuery({ queryKey: ["image", src], queryFn: async ({ signal }) => (await send(src, { signal })).blob(), staleTime: Infinity, gcTime: 60_000 });
+  const picture = useQuery({
+    queryKey: ["image", src],
+    queryFn: async ({ signal }) => (await send(src, { signal })).blob(),
+    staleTime: Infinity,
+    gcTime: 60_000,
+  });
   if (!(picture.error instanceof ApiError) || picture.error.problem.code !== "no_thumbnail") return null;
   return (
     <Alert color="gray" variant="light" icon={<IconPhotoOff />} title="There is no picture to show">

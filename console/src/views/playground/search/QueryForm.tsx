@@ -21,8 +21,20 @@ export function QueryForm({ indexes, names, deployments, image }: Props) {
   return (
     <Stack gap="sm">
       <Group align="flex-end" gap="sm">
-        <IndexSelect label={deployments.length > 1 ? `Index for ${deployments[0]}` : "Index"} indexes={indexes} value={names[0]!} onChange={(index) => set({ index, item: undefined })} />
-        {deployments.length > 1 && <IndexSelect label={`Index for ${deployments[1]}`} indexes={indexes} value={names[1]!} onChange={(secondIndex) => set({ secondIndex, item: undefined })} />}
+        <IndexSelect
+          label={deployments.length > 1 ? `Index for ${deployments[0]}` : "Index"}
+          indexes={indexes}
+          value={names[0]!}
+          onChange={(index) => set({ index, item: undefined })}
+        />
+        {deployments.length > 1 && (
+          <IndexSelect
+            label={`Index for ${deployments[1]}`}
+            indexes={indexes}
+            value={names[1]!}
+            onChange={(secondIndex) => set({ secondIndex, item: undefined })}
+          />
+        )}
         <TextQuery
           key={view.query ?? ""}
           given={view.query ?? ""}
@@ -33,7 +45,12 @@ export function QueryForm({ indexes, names, deployments, image }: Props) {
         />
       </Group>
       {view.item !== undefined || (image.images.length > 0 && view.query === undefined) ? (
-        <QueryPicture index={names[0]!} item={view.item} image={image.images[0]} onClear={() => (view.item !== undefined ? set({ item: undefined }) : image.clear())} />
+        <QueryPicture
+          index={names[0]!}
+          item={view.item}
+          image={image.images[0]}
+          onClear={() => (view.item !== undefined ? set({ item: undefined }) : image.clear())}
+        />
       ) : null}
       <ImageDrop images={image} isMultiple={false} label="Or search by an image: drop one here, paste it, or choose" />
     </Stack>
@@ -52,7 +69,13 @@ function TextQuery({ given, onSearch }: { given: string; onSearch: (text: string
       }}
     >
       <Group align="flex-end" gap="xs" wrap="nowrap">
-        <TextInput label="Text" placeholder="a red bicycle" flex={1} value={text} onChange={(event) => setText(event.currentTarget.value)} />
+        <TextInput
+          label="Text"
+          placeholder="a red bicycle"
+          flex={1}
+          value={text}
+          onChange={(event) => setText(event.currentTarget.value)}
+        />
         <Button type="submit" leftSection={<IconSearch size={16} aria-hidden />} disabled={text.trim() === ""}>
           Search
         </Button>
@@ -61,8 +84,28 @@ function TextQuery({ given, onSearch }: { given: string; onSearch: (text: string
   );
 }
 
-function IndexSelect({ label, indexes, value, onChange }: { label: string; indexes: Index[]; value: string; onChange: (name: string) => void }) {
+function IndexSelect({
+  label,
+  indexes,
+  value,
+  onChange,
+}: {
+  label: string;
+  indexes: Index[];
+  value: string;
+  onChange: (name: string) => void;
+}) {
   const data = indexes.map((index) => ({ value: index.name, label: `${index.name} · ${index.model}` }));
   if (!data.some((each) => each.value === value)) data.push({ value, label: value });
-  return <Select label={label} w={240} data={data} value={value} allowDeselect={false} searchable={data.length > 8} onChange={(name) => name !== null && onChange(name)} />;
+  return (
+    <Select
+      label={label}
+      w={240}
+      data={data}
+      value={value}
+      allowDeselect={false}
+      searchable={data.length > 8}
+      onChange={(name) => name !== null && onChange(name)}
+    />
+  );
 }

@@ -18,7 +18,11 @@ export function QueryPicture({ index, item, image, onClear }: Props) {
   return (
     <Paper withBorder p="xs">
       <Group gap="sm" wrap="nowrap">
-        {item !== undefined ? <AuthorisedImage src={pictureOf(index, item, 256)} alt={visible(name, 80)} size={56} /> : url !== null && <img src={url} alt={name} style={{ width: 56, height: 56, objectFit: "contain" }} />}
+        {item !== undefined ? (
+          <AuthorisedImage src={pictureOf(index, item, 256)} alt={visible(name, 80)} size={56} />
+        ) : (
+          url !== null && <img src={url} alt={name} style={{ width: 56, height: 56, objectFit: "contain" }} />
+        )}
         <Text size="sm" flex={1} className="user-text">
           {item !== undefined ? "Items like " : "Items near "}
           <b>{visible(name, 120)}</b>

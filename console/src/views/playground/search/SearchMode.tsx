@@ -28,7 +28,8 @@ export function SearchMode(props: Props) {
 function NoIndex() {
   return (
     <Empty title="There is no index">
-      An index is a set of images that a deployed model searches. Build one with <code>tinyclip-client indexes create</code>; it then appears here and under <TextLink to="/service">Service</TextLink>.
+      An index is a set of images that a deployed model searches. Build one with <code>tinyclip-client indexes create</code>; it
+      then appears here and under <TextLink to="/service">Service</TextLink>.
     </Empty>
   );
 }
@@ -37,7 +38,9 @@ function Search({ deployments, all, image, onClassify, indexes }: Props & { inde
   const [view, set] = useView();
   const wanted = wantedOf(view, image);
   const firstIndex = view.index ?? indexFor(deployments[0]!, undefined, all, indexes);
-  const names = deployments.map((name, place) => (place === 0 ? firstIndex : (view.secondIndex ?? indexFor(name, firstIndex, all, indexes))));
+  const names = deployments.map((name, place) =>
+    place === 0 ? firstIndex : (view.secondIndex ?? indexFor(name, firstIndex, all, indexes)),
+  );
   const top = Math.min(Math.max(1, Math.round(view.top ?? DEFAULT_HITS)), 1000);
   const filter = useMemo(() => readFilter(view.filter), [view.filter]);
   const asked = (index: string): SearchAsked => ({ index, wanted, top, filter, isCompatible: view.compatible === "yes" });
@@ -50,7 +53,9 @@ function Search({ deployments, all, image, onClassify, indexes }: Props & { inde
       <QueryForm indexes={indexes} names={names} deployments={deployments} image={image} />
       <SearchOptions fields={fields} />
       {wanted === null ? (
-        <Empty title="What are you looking for?">Describe it in words, drop an image, or take a hit and ask for more like it.</Empty>
+        <Empty title="What are you looking for?">
+          Describe it in words, drop an image, or take a hit and ask for more like it.
+        </Empty>
       ) : (
         <SimpleGrid cols={{ base: 1, md: deployments.length }}>
           {deployments.map((deployment, place) => (
@@ -69,7 +74,11 @@ function Search({ deployments, all, image, onClassify, indexes }: Props & { inde
           ))}
         </SimpleGrid>
       )}
-      {wanted !== null && deployments.length > 1 && names[0] !== names[1] && <Text size="xs">The two deployments search different indexes: scores of different models cannot be compared, ranks can.</Text>}
+      {wanted !== null && deployments.length > 1 && names[0] !== names[1] && (
+        <Text size="xs">
+          The two deployments search different indexes: scores of different models cannot be compared, ranks can.
+        </Text>
+      )}
     </Stack>
   );
 }

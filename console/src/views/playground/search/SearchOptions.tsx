@@ -8,7 +8,14 @@ export function SearchOptions({ fields }: { fields: ReadonlyMap<string, Kind> })
   const [view, set] = useView();
   return (
     <Group align="flex-start" gap="lg">
-      <NumberInput label="Hits" w={100} min={1} max={1000} value={view.top ?? DEFAULT_HITS} onChange={(value) => set({ top: Number(value) || undefined })} />
+      <NumberInput
+        label="Hits"
+        w={100}
+        min={1}
+        max={1000}
+        value={view.top ?? DEFAULT_HITS}
+        onChange={(value) => set({ top: Number(value) || undefined })}
+      />
       <FilterBuilder fields={fields} given={view.filter} onChange={(filter) => set({ filter })} />
       <Checkbox
         mt={28}

@@ -23,7 +23,9 @@ export function captionOf(metadata: Metadata): string | null {
 
 /** Return the longest text that consists of words. */
 function sentenceOf(texts: (string | null)[]): string | null {
-  const sentences = texts.filter((text): text is string => text !== null && /\S\s+\S/.test(text) && !/^https?:/.test(text) && text.length <= 500);
+  const sentences = texts.filter(
+    (text): text is string => text !== null && /\S\s+\S/.test(text) && !/^https?:/.test(text) && text.length <= 500,
+  );
   return sentences.sort((a, b) => b.length - a.length)[0] ?? null;
 }
 

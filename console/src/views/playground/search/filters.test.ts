@@ -4,7 +4,15 @@ import { fieldsOf, fromFilter, parseFilter, parseValue, readFilter, toFilter, ty
 const row = (path: string, operator: Condition["operator"], value: string): Condition => ({ path, operator, value });
 
 it("writes the API's filter", () => {
-  const rows = [row("year", "≥", "2000"), row("year", "<", "2010"), row("tags", "in", "red, blue"), row("camera.make", "=", "Leica"), row("author", "≠", "me"), row("", "=", "x"), row("y", "=", " ")];
+  const rows = [
+    row("year", "≥", "2000"),
+    row("year", "<", "2010"),
+    row("tags", "in", "red, blue"),
+    row("camera.make", "=", "Leica"),
+    row("author", "≠", "me"),
+    row("", "=", "x"),
+    row("y", "=", " "),
+  ];
   expect(toFilter(rows)).toEqual({
     filter: { year: { gte: 2000, lt: 2010 }, tags: ["red", "blue"], "camera.make": "Leica", author: { ne: "me" } },
     problem: null,
@@ -18,9 +26,15 @@ it("combines a value with a range, and refuses the same operator twice", () => {
 });
 
 it("reads values by the kind of the field", () => {
-  expect([parseValue("2020"), parseValue("2020", "text"), parseValue('"2020"'), parseValue("true"), parseValue("true", "text"), parseValue("-1.5e3"), parseValue("1.2.3")]).toEqual([
-    2020, "2020", "2020", true, "true", -1500, "1.2.3",
-  ]);
+  expect([
+    parseValue("2020"),
+    parseValue("2020", "text"),
+    parseValue('"2020"'),
+    parseValue("true"),
+    parseValue("true", "text"),
+    parseValue("-1.5e3"),
+    parseValue("1.2.3"),
+  ]).toEqual([2020, "2020", "2020", true, "true", -1500, "1.2.3"]);
 });
 
 it("reads back what it wrote", () => {
@@ -33,7 +47,10 @@ it("reads back what it wrote", () => {
 });
 
 it("collects fields from metadata", () => {
-  const fields = fieldsOf([{ year: 1, tags: ["a"], camera: { iso: 100 } }, { year: "1999", ok: false, none: null }]);
+  const fields = fieldsOf([
+    { year: 1, tags: ["a"], camera: { iso: 100 } },
+    { year: "1999", ok: false, none: null },
+  ]);
   expect(Object.fromEntries(fields)).toEqual({ year: "text", tags: "text", "camera.iso": "number", ok: "boolean" });
 });
 

@@ -53,15 +53,24 @@ export function parseValue(text: string, kind?: Kind): Scalar {
 }
 
 /** Return the filter of rows; rows without field or value are left out. `problem`: what cannot be combined. */
-export function toFilter(rows: Condition[], kinds: ReadonlyMap<string, Kind> = new Map()): { filter: Filter | null; problem: string | null } {
+export function toFilter(
+  rows: Condition[],
+  kinds: ReadonlyMap<string, Kind> = new Map(),
+): { filter: Filter | null; problem: string | null } {
   const conditions = new Map<string, Filter>();
   for (const { path, operator, value } of rows) {
     if (path.trim() === "" || value.trim() === "") continue;
     const kind = kinds.get(path.trim());
     const given = conditions.get(path.trim()) ?? {};
     const name = NAMES[operator] ?? "in"; // equal to one value is equal to any of one
-    if (name in given) return { filter: null, problem: `${path} has two conditions ${operator}; use one, or "in" for several values.` };
-    given[name] = name === "in" ? (operator === "in" ? value.split(",").filter((each) => each.trim() !== "") : [value]).map((each) => parseValue(each, kind)) : parseValue(value, kind);
+    if (name in given)
+      return { filter: null, problem: `${path} has two conditions ${operator}; use one, or "in" for several values.` };
+    given[name] =
+      name === "in"
+        ? (operator === "in" ? value.split(",").filter((each) => each.trim() !== "") : [value]).map((each) =>
+            parseValue(each, kind),
+          )
+        : parseValue(value, kind);
     conditions.set(path.trim(), given);
   }
   if (conditions.size === 0) return { filter: null, problem: null };
@@ -78,13 +87,20 @@ function shortened(given: Filter): unknown {
 export function fromFilter(filter: Filter): Condition[] | null {
   const rows: Condition[] = [];
   for (const [path, given] of Object.entries(filter)) {
-    const operators = typeof given === "object" && given !== null && !Array.isArray(given) ? (given as Filter) : { in: Array.isArray(given) ? given : [given] };
+    const operators =
+      typeof given === "object" && given !== null && !Array.isArray(given)
+        ? (given as Filter)
+        : { in: Array.isArray(given) ? given : [given] };
     for (const [name, value] of Object.entries(operators)) {
       const operator = (Object.keys(NAMES) as Operator[]).find((each) => NAMES[each] === name);
       const values = Array.isArray(value) ? value : [value];
       if (operator === undefined || !values.every(isScalar) || (Array.isArray(value) && name !== "in")) return null;
       if (values.some((each) => String(each).includes(",") && values.length > 1)) return null;
-      rows.push({ path, operator: operator === "in" && values.length === 1 && !String(values[0]).includes(",") ? "=" : operator, value: values.map(written).join(", ") });
+      rows.push({
+        path,
+        operator: operator === "in" && values.length === 1 && !String(values[0]).includes(",") ? "=" : operator,
+        value: values.map(written).join(", "),
+      });
     }
   }
   return rows;
@@ -103,7 +119,8 @@ function written(value: Scalar): string {
 export function parseFilter(text: string): Filter | null {
   if (text.trim() === "") return null;
   const parsed: unknown = JSON.parse(text);
-  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) throw new Error('Write an object, as {"year": 2020}.');
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed))
+    throw new Error('Write an object, as {"year": 2020}.');
   return Object.keys(parsed).length === 0 ? null : (parsed as Filter);
 }
 

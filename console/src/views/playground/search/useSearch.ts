@@ -32,7 +32,13 @@ function keyOf(wanted: Wanted | null): unknown {
 /** An image is sent as it is in a form, everything else as JSON. */
 function bodyOf({ index, wanted, top, filter, isCompatible }: SearchAsked): FormData | object {
   if (wanted === null || !("image" in wanted)) {
-    return { index, top_k: top, ...wanted, ...(filter === null ? {} : { filter }), ...(isCompatible ? { compatible: true } : {}) };
+    return {
+      index,
+      top_k: top,
+      ...wanted,
+      ...(filter === null ? {} : { filter }),
+      ...(isCompatible ? { compatible: true } : {}),
+    };
   }
   const form = new FormData();
   form.append("image", wanted.image.content, wanted.image.name);

@@ -30,7 +30,9 @@ export function NodeCard({ node, workloads }: { node: Node; workloads: Schemas["
           {node.joined_at != null && `, joined ${ago(node.joined_at)}`}
         </Text>
         <Meter label="CPUs reserved" used={cpus.used} total={cpus.total} format={significant} />
-        {node.cpu_percent != null && <Meter label="CPU load" used={node.cpu_percent} total={100} format={(value) => percent(value / 100, 0)} isShare />}
+        {node.cpu_percent != null && (
+          <Meter label="CPU load" used={node.cpu_percent} total={100} format={(value) => percent(value / 100, 0)} isShare />
+        )}
         {gpus.total > 0 && <Meter label="GPUs reserved" used={gpus.used} total={gpus.total} format={significant} />}
         {devices.map((device, place) => (
           <GpuMeters key={place} device={device} />
@@ -41,7 +43,9 @@ export function NodeCard({ node, workloads }: { node: Node; workloads: Schemas["
           <Meter key={name} label={visible(name, 60)} used={amount.used} total={amount.total} format={significant} />
         ))}
         <Text size="sm" className="user-text">
-          {workloads.length === 0 ? "Nothing of this project runs here." : `Runs ${[...new Set(workloads.map((one) => `${one.kind} ${visible(one.name, 60)}`))].join(", ")}`}
+          {workloads.length === 0
+            ? "Nothing of this project runs here."
+            : `Runs ${[...new Set(workloads.map((one) => `${one.kind} ${visible(one.name, 60)}`))].join(", ")}`}
         </Text>
       </Stack>
     </Card>
@@ -51,8 +55,18 @@ export function NodeCard({ node, workloads }: { node: Node; workloads: Schemas["
 function GpuMeters({ device: { name, utilization, memory } }: { device: Schemas["Gpu"] }) {
   return (
     <>
-      {utilization != null && <Meter label={`${visible(name, 60)} load`} used={utilization} total={100} format={(value) => percent(value / 100, 0)} isShare />}
-      {memory != null && <Meter label={`${visible(name, 60)} memory`} used={memory.used} total={memory.total} format={bytes} isScarce />}
+      {utilization != null && (
+        <Meter
+          label={`${visible(name, 60)} load`}
+          used={utilization}
+          total={100}
+          format={(value) => percent(value / 100, 0)}
+          isShare
+        />
+      )}
+      {memory != null && (
+        <Meter label={`${visible(name, 60)} memory`} used={memory.used} total={memory.total} format={bytes} isScarce />
+      )}
     </>
   );
 }

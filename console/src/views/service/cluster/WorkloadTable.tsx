@@ -10,7 +10,10 @@ type Workload = Schemas["Workload"];
 export function WorkloadTable({ workloads, nodes }: { workloads: Workload[]; nodes: Schemas["ClusterNode"][] }) {
   const hosts = new Map(nodes.map((node) => [node.id, node.hostname || node.ip]));
   return (
-    <Table.ScrollContainer minWidth={640} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of workloads" } }}>
+    <Table.ScrollContainer
+      minWidth={640}
+      scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of workloads" } }}
+    >
       <Table>
         <Table.Thead>
           <Table.Tr>
@@ -29,7 +32,9 @@ export function WorkloadTable({ workloads, nodes }: { workloads: Workload[]; nod
                 <WorkloadLink workload={one} />
               </Table.Th>
               <Table.Td>{one.status.toLowerCase()}</Table.Td>
-              <Table.Td className="user-text">{(one.nodes ?? []).map((node) => visible(hosts.get(node) ?? node.slice(0, 8))).join(", ") || "–"}</Table.Td>
+              <Table.Td className="user-text">
+                {(one.nodes ?? []).map((node) => visible(hosts.get(node) ?? node.slice(0, 8))).join(", ") || "–"}
+              </Table.Td>
               <Table.Td>{ago(one.started_at)}</Table.Td>
               <Table.Td className="user-text">{visible(one.replica ?? one.submission_id ?? "–", 80)}</Table.Td>
             </Table.Tr>
@@ -42,9 +47,29 @@ export function WorkloadTable({ workloads, nodes }: { workloads: Workload[]; nod
 
 function WorkloadLink({ workload: { kind, name, id } }: { workload: Workload }): ReactNode {
   const text = visible(name, 80);
-  if (kind === "job") return <TextLink inherit to="/jobs/$jobId" params={{ jobId: id }}>{text}</TextLink>;
-  if (kind === "replica") return <TextLink inherit to="/service/deployments/$name" params={{ name }}>{text}</TextLink>;
-  if (kind === "index") return <TextLink inherit to="/service" search={{ tab: "indexes" }}>{text}</TextLink>;
-  if (kind === "dataset") return <TextLink inherit to="/datasets/$name" params={{ name }}>{text}</TextLink>;
+  if (kind === "job")
+    return (
+      <TextLink inherit to="/jobs/$jobId" params={{ jobId: id }}>
+        {text}
+      </TextLink>
+    );
+  if (kind === "replica")
+    return (
+      <TextLink inherit to="/service/deployments/$name" params={{ name }}>
+        {text}
+      </TextLink>
+    );
+  if (kind === "index")
+    return (
+      <TextLink inherit to="/service" search={{ tab: "indexes" }}>
+        {text}
+      </TextLink>
+    );
+  if (kind === "dataset")
+    return (
+      <TextLink inherit to="/datasets/$name" params={{ name }}>
+        {text}
+      </TextLink>
+    );
   return text;
 }

@@ -18,8 +18,16 @@ export function DeleteDeployment({ name, onClose, onDeleted }: { name: string | 
     onError: (error) => failed("Deletion", error),
   });
   return (
-    <Confirm opened={name !== null} title="Delete a deployment" action="Delete" isPending={deletion.isPending} onConfirm={() => name !== null && deletion.mutate(name)} onClose={onClose}>
-      Queries to <strong className="user-text">{visible(name ?? "")}</strong> are refused from now on; those in progress are answered. The model stays in the registry.
+    <Confirm
+      opened={name !== null}
+      title="Delete a deployment"
+      action="Delete"
+      isPending={deletion.isPending}
+      onConfirm={() => name !== null && deletion.mutate(name)}
+      onClose={onClose}
+    >
+      Queries to <strong className="user-text">{visible(name ?? "")}</strong> are refused from now on; those in progress are
+      answered. The model stays in the registry.
     </Confirm>
   );
 }

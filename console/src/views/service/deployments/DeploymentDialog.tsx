@@ -31,7 +31,8 @@ function DeploymentFields({ existing, model, onClose }: { existing: Props["exist
   const form = filled(given, useNewestModel());
   const client = useQueryClient();
   const put = useMutation({
-    mutationFn: () => ask(api.PUT("/v1/deployments/{name}", { params: { path: { name: form.name.trim() } }, body: bodyOf(form, existing) })),
+    mutationFn: () =>
+      ask(api.PUT("/v1/deployments/{name}", { params: { path: { name: form.name.trim() } }, body: bodyOf(form, existing) })),
     onSuccess: (deployment) => {
       done(existing === undefined ? `Deployment ${deployment.name} starts` : `Deployment ${deployment.name} is being updated`);
       void client.invalidateQueries({ queryKey: ["deployments"] });
@@ -48,10 +49,34 @@ function DeploymentFields({ existing, model, onClose }: { existing: Props["exist
       }}
     >
       <Stack gap="sm">
-        {existing === undefined && <TextInput label="Name" description="Lower-case letters, digits, . _ -" required value={form.name} onChange={(event) => set({ name: event.currentTarget.value })} data-autofocus />}
-        <Autocomplete label="Model" description="A version, as emoji@3, or an alias, as emoji@latest" required data={versions} value={form.model} onChange={(value) => set({ model: value })} limit={50} />
+        {existing === undefined && (
+          <TextInput
+            label="Name"
+            description="Lower-case letters, digits, . _ -"
+            required
+            value={form.name}
+            onChange={(event) => set({ name: event.currentTarget.value })}
+            data-autofocus
+          />
+        )}
+        <Autocomplete
+          label="Model"
+          description="A version, as emoji@3, or an alias, as emoji@latest"
+          required
+          data={versions}
+          value={form.model}
+          onChange={(value) => set({ model: value })}
+          limit={50}
+        />
         <ReplicaFields form={form} set={set} />
-        <Select label="Engine" description="auto measures them and takes the fastest that is exact enough" data={ENGINES} value={form.engine} allowDeselect={false} onChange={(value) => set({ engine: (value ?? "auto") as DeploymentForm["engine"] })} />
+        <Select
+          label="Engine"
+          description="auto measures them and takes the fastest that is exact enough"
+          data={ENGINES}
+          value={form.engine}
+          allowDeselect={false}
+          onChange={(value) => set({ engine: (value ?? "auto") as DeploymentForm["engine"] })}
+        />
         <CanaryFields form={form} set={set} versions={versions} />
         {put.isError && <ErrorState error={put.error} />}
         <Group justify="flex-end">
@@ -72,8 +97,23 @@ type Fields = { form: FilledForm; set(change: Partial<DeploymentForm>): void };
 function ReplicaFields({ form, set }: Fields) {
   return (
     <Group grow align="flex-start">
-      <NumberInput label="Fewest replicas" min={1} max={1000} allowDecimal={false} value={form.min} onChange={(value) => set({ min: Number(value) || 1 })} />
-      <NumberInput label="Most replicas" min={1} max={1000} allowDecimal={false} value={form.max} onChange={(value) => set({ max: Number(value) || 1 })} error={form.max < form.min ? "at least as many as the fewest" : undefined} />
+      <NumberInput
+        label="Fewest replicas"
+        min={1}
+        max={1000}
+        allowDecimal={false}
+        value={form.min}
+        onChange={(value) => set({ min: Number(value) || 1 })}
+      />
+      <NumberInput
+        label="Most replicas"
+        min={1}
+        max={1000}
+        allowDecimal={false}
+        value={form.max}
+        onChange={(value) => set({ max: Number(value) || 1 })}
+        error={form.max < form.min ? "at least as many as the fewest" : undefined}
+      />
     </Group>
   );
 }
@@ -82,8 +122,25 @@ function CanaryFields({ form, set, versions }: Fields & { versions: string[] }) 
   const name = form.model.split("@")[0];
   return (
     <Group grow align="flex-start">
-      <Autocomplete label="Canary" description="Another version" placeholder="none" data={versions.filter((version) => version.startsWith(`${name}@`))} value={form.canary} onChange={(value) => set({ canary: value })} limit={50} />
-      <NumberInput label="Its share of queries" description="In percent" suffix=" %" min={1} max={99} value={form.weight} disabled={form.canary.trim() === ""} onChange={(value) => set({ weight: Number(value) || 10 })} />
+      <Autocomplete
+        label="Canary"
+        description="Another version"
+        placeholder="none"
+        data={versions.filter((version) => version.startsWith(`${name}@`))}
+        value={form.canary}
+        onChange={(value) => set({ canary: value })}
+        limit={50}
+      />
+      <NumberInput
+        label="Its share of queries"
+        description="In percent"
+        suffix=" %"
+        min={1}
+        max={99}
+        value={form.weight}
+        disabled={form.canary.trim() === ""}
+        onChange={(value) => set({ weight: Number(value) || 10 })}
+      />
     </Group>
   );
 }

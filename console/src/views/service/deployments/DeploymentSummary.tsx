@@ -12,14 +12,20 @@ export function DeploymentSummary({ deployment }: { deployment: Schemas["Deploym
   return (
     <>
       <Group gap="xl" align="flex-start">
-        <Fact label="State"><StateBadge state={state} /></Fact>
+        <Fact label="State">
+          <StateBadge state={state} />
+        </Fact>
         <Fact label="Model">{servedModel(deployment)}</Fact>
-        <Fact label="Canary">{canary == null ? "none" : `${visible(canary.model)}, ${percent(canary.weight, 0)} of the queries`}</Fact>
+        <Fact label="Canary">
+          {canary == null ? "none" : `${visible(canary.model)}, ${percent(canary.weight, 0)} of the queries`}
+        </Fact>
         <Fact label="Replicas">{replicas.min === replicas.max ? replicas.min : `${replicas.min} to ${replicas.max}`}</Fact>
         <Fact label="Engine asked for">{engine}</Fact>
         {models.length > 0 && <Fact label="Further models">{models.map((model) => visible(model)).join(", ")}</Fact>}
         <Fact label="Changed">{ago(updated_at)}</Fact>
-        <Fact label="Endpoint"><CopyText text={endpoint} label="Copy the endpoint" /></Fact>
+        <Fact label="Endpoint">
+          <CopyText text={endpoint} label="Copy the endpoint" />
+        </Fact>
       </Group>
       {message !== undefined && message !== "" && (
         <Alert color={state === "unhealthy" ? "red" : "blue"} variant="light">

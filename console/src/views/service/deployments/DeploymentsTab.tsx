@@ -55,7 +55,10 @@ function DeploymentTable({ items }: { items: Deployment[] }) {
   const [deleted, setDeleted] = useState<Deployment | null>(null);
   return (
     <>
-      <Table.ScrollContainer minWidth={860} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of deployments" } }}>
+      <Table.ScrollContainer
+        minWidth={860}
+        scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of deployments" } }}
+      >
         <Table>
           <Table.Thead>
             <Table.Tr>
@@ -73,7 +76,12 @@ function DeploymentTable({ items }: { items: Deployment[] }) {
           </Table.Tbody>
         </Table>
       </Table.ScrollContainer>
-      <DeploymentDialog key={updated?.name} opened={updated !== null} existing={updated ?? undefined} onClose={() => setUpdated(null)} />
+      <DeploymentDialog
+        key={updated?.name}
+        opened={updated !== null}
+        existing={updated ?? undefined}
+        onClose={() => setUpdated(null)}
+      />
       <DeleteDeployment name={deleted?.name ?? null} onClose={() => setDeleted(null)} />
     </>
   );
@@ -102,7 +110,13 @@ function DeploymentRow({ item, onUpdate, onDelete }: { item: Deployment; onUpdat
       <Table.Td>
         <Group gap={4} wrap="nowrap">
           {actions.includes("query") && (
-            <ButtonLink size="compact-sm" variant="light" to="/playground" search={{ deployment: name }} aria-label={`Try ${model} at ${name}`}>
+            <ButtonLink
+              size="compact-sm"
+              variant="light"
+              to="/playground"
+              search={{ deployment: name }}
+              aria-label={`Try ${model} at ${name}`}
+            >
               Try it
             </ButtonLink>
           )}

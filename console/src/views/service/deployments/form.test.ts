@@ -17,7 +17,10 @@ it("suggests the newest model, and its name", () => {
   expect([form.name, form.model]).toEqual(["emoji-half", "emoji-half@latest"]);
   expect(problemOf(form)).toBeNull();
   expect(problemOf(filled(formOf(undefined, null), undefined))).toContain("name");
-  expect(filled({ ...formOf(undefined, null), name: "mine", model: "a@1" }, "emoji-half")).toMatchObject({ name: "mine", model: "a@1" });
+  expect(filled({ ...formOf(undefined, null), name: "mine", model: "a@1" }, "emoji-half")).toMatchObject({
+    name: "mine",
+    model: "a@1",
+  });
 });
 
 it("keeps what it does not show", () => {

@@ -48,7 +48,8 @@ async function readReadiness(): Promise<Readiness> {
     const { status, ...parts } = (await (await send("/readyz")).json()) as Record<string, string>;
     return { status: status ?? "ready", parts, reasons: "" };
   } catch (error) {
-    if (error instanceof ApiError && error.problem.code === "not_ready") return { status: "not ready", parts: {}, reasons: error.problem.detail ?? "" };
+    if (error instanceof ApiError && error.problem.code === "not_ready")
+      return { status: "not ready", parts: {}, reasons: error.problem.detail ?? "" };
     throw error;
   }
 }

@@ -25,12 +25,20 @@ const KNOWN = [
 /** Return all dependencies, also those that this version of the console does not know. */
 export function partsOf({ parts, reasons, status }: Readiness): Part[] {
   const isKnown = new Set(KNOWN.map(({ name }) => name));
-  const others = Object.keys(parts).filter((name) => !isKnown.has(name)).map((name) => ({ name, title: name, description: "" }));
-  return [...KNOWN, ...others].map((part) => ({ ...part, state: parts[part.name] ?? (status === "not ready" ? reasonFor(part.name, reasons) : null) }));
+  const others = Object.keys(parts)
+    .filter((name) => !isKnown.has(name))
+    .map((name) => ({ name, title: name, description: "" }));
+  return [...KNOWN, ...others].map((part) => ({
+    ...part,
+    state: parts[part.name] ?? (status === "not ready" ? reasonFor(part.name, reasons) : null),
+  }));
 }
 
 /** `database cannot be reached; ray …` has the reasons of a server that is not ready. */
 function reasonFor(name: string, reasons: string): string | null {
-  const found = reasons.replace(/^not ready: /, "").split("; ").find((reason) => reason.startsWith(`${name} `));
+  const found = reasons
+    .replace(/^not ready: /, "")
+    .split("; ")
+    .find((reason) => reason.startsWith(`${name} `));
   return found === undefined ? null : found.slice(name.length + 1);
 }

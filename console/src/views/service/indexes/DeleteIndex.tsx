@@ -17,8 +17,16 @@ export function DeleteIndex({ name, onClose }: { name: string | null; onClose():
     onError: (error) => failed("Deletion", error),
   });
   return (
-    <Confirm opened={name !== null} title="Delete an index" action="Delete" isPending={deletion.isPending} onConfirm={() => name !== null && deletion.mutate(name)} onClose={onClose}>
-      The embeddings of <strong className="user-text">{visible(name ?? "")}</strong>, their ids and metadata are removed. The shards stay where they are.
+    <Confirm
+      opened={name !== null}
+      title="Delete an index"
+      action="Delete"
+      isPending={deletion.isPending}
+      onConfirm={() => name !== null && deletion.mutate(name)}
+      onClose={onClose}
+    >
+      The embeddings of <strong className="user-text">{visible(name ?? "")}</strong>, their ids and metadata are removed. The
+      shards stay where they are.
     </Confirm>
   );
 }

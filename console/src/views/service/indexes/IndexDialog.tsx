@@ -39,10 +39,38 @@ function IndexFields({ onClose }: { onClose(): void }) {
       }}
     >
       <Stack gap="sm">
-        <TextInput label="Name" description="Lower-case letters, digits, . _ -" required value={form.name} onChange={(event) => set({ name: event.currentTarget.value })} data-autofocus />
-        <Autocomplete label="Model" description="A version, as emoji@3, or an alias, as emoji@latest" required data={versions} value={form.model} onChange={(model) => set({ model })} limit={50} />
-        <TextInput label="Shards" description="Paths or URIs of WebDataset shards, which the workers read; empty: items are added later" placeholder="/data/photos/{000000..000127}.tar" value={form.shards} onChange={(event) => set({ shards: event.currentTarget.value })} />
-        <Select label="Kind" description="auto: exact for few images, a graph of near neighbours (hnsw) for many" data={["auto", "exact", "hnsw"]} value={form.kind} allowDeselect={false} onChange={(kind) => set({ kind: kind ?? "auto" })} />
+        <TextInput
+          label="Name"
+          description="Lower-case letters, digits, . _ -"
+          required
+          value={form.name}
+          onChange={(event) => set({ name: event.currentTarget.value })}
+          data-autofocus
+        />
+        <Autocomplete
+          label="Model"
+          description="A version, as emoji@3, or an alias, as emoji@latest"
+          required
+          data={versions}
+          value={form.model}
+          onChange={(model) => set({ model })}
+          limit={50}
+        />
+        <TextInput
+          label="Shards"
+          description="Paths or URIs of WebDataset shards, which the workers read; empty: items are added later"
+          placeholder="/data/photos/{000000..000127}.tar"
+          value={form.shards}
+          onChange={(event) => set({ shards: event.currentTarget.value })}
+        />
+        <Select
+          label="Kind"
+          description="auto: exact for few images, a graph of near neighbours (hnsw) for many"
+          data={["auto", "exact", "hnsw"]}
+          value={form.kind}
+          allowDeselect={false}
+          onChange={(kind) => set({ kind: kind ?? "auto" })}
+        />
         {put.isError && <ErrorState error={put.error} />}
         <Group justify="flex-end">
           <Button variant="default" onClick={onClose}>

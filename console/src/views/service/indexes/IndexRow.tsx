@@ -19,7 +19,11 @@ export function IndexRow({ item, mayWrite, onDelete }: { item: Index; mayWrite: 
       </Table.Td>
       <Table.Td className="user-text">{visible(item.model)}</Table.Td>
       <Table.Td>{integer(item.count)}</Table.Td>
-      <Table.Td>{[item.kind, item.codes === "float" ? "" : item.codes, item.store === "pgvector" ? "pgvector" : ""].filter(Boolean).join(", ")}</Table.Td>
+      <Table.Td>
+        {[item.kind, item.codes === "float" ? "" : item.codes, item.store === "pgvector" ? "pgvector" : ""]
+          .filter(Boolean)
+          .join(", ")}
+      </Table.Td>
       <Table.Td>{item.recall == null ? (isUsable ? "all" : "–") : percent(item.recall)}</Table.Td>
       <Table.Td>{bytes(item.bytes)}</Table.Td>
       <Table.Td>{milliseconds(item.search_ms)}</Table.Td>
@@ -29,7 +33,13 @@ export function IndexRow({ item, mayWrite, onDelete }: { item: Index; mayWrite: 
       <Table.Td>
         <Group gap={4} wrap="nowrap">
           {isUsable && (
-            <ButtonLink size="compact-sm" variant="light" to="/playground" search={{ mode: "search", index: item.name }} aria-label={`Search ${item.name}`}>
+            <ButtonLink
+              size="compact-sm"
+              variant="light"
+              to="/playground"
+              search={{ mode: "search", index: item.name }}
+              aria-label={`Search ${item.name}`}
+            >
               Search
             </ButtonLink>
           )}
@@ -49,7 +59,9 @@ function State({ item }: { item: Index }) {
   return (
     <Stack gap={4} maw={240}>
       <StateBadge state={state} />
-      {state === "building" && <Progress value={100 * progress} size="sm" aria-label={`Build of ${item.name}: ${percent(progress, 0)}`} />}
+      {state === "building" && (
+        <Progress value={100 * progress} size="sm" aria-label={`Build of ${item.name}: ${percent(progress, 0)}`} />
+      )}
       {message !== undefined && message !== "" && (
         <Text size="xs" className="user-text">
           {visible(message, 300)}
@@ -64,7 +76,13 @@ function Updates({ item }: { item: Index }) {
   const { updates = 0, pending_updates = 0, rejected = [] } = item;
   return (
     <Stack gap={2} align="flex-start">
-      <Text size="sm">{updates === 0 ? "none" : pending_updates === 0 ? compact(updates) : `${compact(updates)}, ${compact(pending_updates)} pending`}</Text>
+      <Text size="sm">
+        {updates === 0
+          ? "none"
+          : pending_updates === 0
+            ? compact(updates)
+            : `${compact(updates)}, ${compact(pending_updates)} pending`}
+      </Text>
       {rejected.length > 0 && (
         <Popover width={360} withArrow withRoles>
           <Popover.Target>
@@ -73,7 +91,14 @@ function Updates({ item }: { item: Index }) {
             </Button>
           </Popover.Target>
           <Popover.Dropdown>
-            <Stack gap={4} mah={240} style={{ overflow: "auto" }} tabIndex={0} role="region" aria-label={`Rejected items of ${item.name}`}>
+            <Stack
+              gap={4}
+              mah={240}
+              style={{ overflow: "auto" }}
+              tabIndex={0}
+              role="region"
+              aria-label={`Rejected items of ${item.name}`}
+            >
               {rejected.map((one, place) => (
                 <Text key={place} size="xs" className="user-text">
                   <strong>{visible(one.id, 80)}</strong> (update {one.update}): {visible(one.reason, 300)}

@@ -48,7 +48,10 @@ function IndexTable({ items, mayWrite }: { items: Schemas["Index"][]; mayWrite: 
   const [deleted, setDeleted] = useState<string | null>(null);
   return (
     <>
-      <Table.ScrollContainer minWidth={900} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of indexes" } }}>
+      <Table.ScrollContainer
+        minWidth={900}
+        scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of indexes" } }}
+      >
         <Table>
           <Table.Thead>
             <Table.Tr>

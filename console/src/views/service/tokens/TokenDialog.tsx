@@ -32,7 +32,14 @@ function TokenCreation({ onClose }: { onClose(): void }) {
     gcTime: 0, // the secret is not kept
   });
   if (creation.data !== undefined) return <Secret token={creation.data} onClose={onClose} />;
-  return <TokenForm onSubmit={(body) => creation.mutate(body)} isPending={creation.isPending} error={creation.error} onClose={onClose} />;
+  return (
+    <TokenForm
+      onSubmit={(body) => creation.mutate(body)}
+      isPending={creation.isPending}
+      error={creation.error}
+      onClose={onClose}
+    />
+  );
 }
 
 interface FormProps {
@@ -51,11 +58,20 @@ function TokenForm({ onSubmit, isPending, error, onClose }: FormProps) {
     <form
       onSubmit={(event) => {
         event.preventDefault();
-        if (isComplete) onSubmit({ name: name.trim(), scopes: scopes as Scope[], expires_in_days: days === "" ? null : Number(days) });
+        if (isComplete)
+          onSubmit({ name: name.trim(), scopes: scopes as Scope[], expires_in_days: days === "" ? null : Number(days) });
       }}
     >
       <Stack gap="sm">
-        <TextInput label="Name" description="Its purpose or owner" required maxLength={100} value={name} onChange={(event) => setName(event.currentTarget.value)} data-autofocus />
+        <TextInput
+          label="Name"
+          description="Its purpose or owner"
+          required
+          maxLength={100}
+          value={name}
+          onChange={(event) => setName(event.currentTarget.value)}
+          data-autofocus
+        />
         <Checkbox.Group label="Scopes" value={scopes} onChange={setScopes}>
           <Stack gap={6} mt={4}>
             {SCOPES.map(({ scope, description }) => (
@@ -63,7 +79,16 @@ function TokenForm({ onSubmit, isPending, error, onClose }: FormProps) {
             ))}
           </Stack>
         </Checkbox.Group>
-        <NumberInput label="Expires in" description="Empty: never" suffix=" days" min={1} max={3650} allowDecimal={false} value={days} onChange={setDays} />
+        <NumberInput
+          label="Expires in"
+          description="Empty: never"
+          suffix=" days"
+          min={1}
+          max={3650}
+          allowDecimal={false}
+          value={days}
+          onChange={setDays}
+        />
         {error !== null && <ErrorState error={error} />}
         <Group justify="flex-end">
           <Button variant="default" onClick={onClose}>

@@ -30,7 +30,9 @@ export function TokenList({ me }: { me: Schemas["Me"] }) {
           Create a token
         </Button>
       </Group>
-      <Answer of={tokens}>{(items) => (items.length === 0 ? <Empty title="No tokens" /> : <TokenTable items={items} own={me.token?.id ?? null} />)}</Answer>
+      <Answer of={tokens}>
+        {(items) => (items.length === 0 ? <Empty title="No tokens" /> : <TokenTable items={items} own={me.token?.id ?? null} />)}
+      </Answer>
       <TokenDialog opened={isCreating} onClose={creation.close} />
     </>
   );
@@ -40,7 +42,10 @@ function TokenTable({ items, own }: { items: Token[]; own: string | null }) {
   const [revoked, setRevoked] = useState<Token | null>(null);
   return (
     <>
-      <Table.ScrollContainer minWidth={820} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of tokens" } }}>
+      <Table.ScrollContainer
+        minWidth={820}
+        scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of tokens" } }}
+      >
         <Table>
           <Table.Thead>
             <Table.Tr>
@@ -114,7 +119,14 @@ function RevokeToken({ token, isOwn, onClose }: { token: Token | null; isOwn: bo
     onError: (error) => failed("Revocation", error),
   });
   return (
-    <Confirm opened={token !== null} title="Revoke a token" action="Revoke" isPending={revocation.isPending} onConfirm={() => token !== null && revocation.mutate(token.id)} onClose={onClose}>
+    <Confirm
+      opened={token !== null}
+      title="Revoke a token"
+      action="Revoke"
+      isPending={revocation.isPending}
+      onConfirm={() => token !== null && revocation.mutate(token.id)}
+      onClose={onClose}
+    >
       <strong className="user-text">{visible(token?.name ?? "")}</strong> stops working at once, and cannot be enabled again.
       {isOwn && " It is the token that you are signed in with: you are signed out."}
     </Confirm>

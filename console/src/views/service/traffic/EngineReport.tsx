@@ -16,7 +16,8 @@ export function EngineReport({ deployment: { name, actions = [], updated_at, sta
     enabled: isAnswering,
     staleTime: SLOW_MS,
   });
-  if (!isAnswering) return <Text size="sm">A replica reports its engine once it answers queries, to tokens with the scope infer.</Text>;
+  if (!isAnswering)
+    return <Text size="sm">A replica reports its engine once it answers queries, to tokens with the scope infer.</Text>;
   return <Answer of={health}>{(data) => <ReportContent report={readReport(data as Record<string, unknown>)} />}</Answer>;
 }
 
@@ -53,7 +54,10 @@ function ReportContent({ report }: { report: Report }) {
 function TrialTable({ trials }: { trials: Trial[] }) {
   const isAnyRefused = trials.some(({ refused }) => refused !== "");
   return (
-    <Table.ScrollContainer minWidth={360} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of engines that were measured" } }}>
+    <Table.ScrollContainer
+      minWidth={360}
+      scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of engines that were measured" } }}
+    >
       <Table verticalSpacing={3} horizontalSpacing="xs" fz="sm" style={{ whiteSpace: "nowrap" }}>
         <Table.Thead>
           <Table.Tr>
@@ -73,7 +77,9 @@ function TrialTable({ trials }: { trials: Trial[] }) {
               <Table.Td>{significant(imagesPerSecond)}</Table.Td>
               <Table.Td>{cosine === null ? "–" : cosine.toFixed(4)}</Table.Td>
               {isAnyRefused && (
-                <Table.Td className="user-text" miw={120} style={{ whiteSpace: "normal" }}>{visible(refused, 200)}</Table.Td>
+                <Table.Td className="user-text" miw={120} style={{ whiteSpace: "normal" }}>
+                  {visible(refused, 200)}
+                </Table.Td>
               )}
             </Table.Tr>
           ))}

@@ -14,7 +14,10 @@ export function LatencyTable({ traffic: { routes = [], phases = [] } }: { traffi
   if (used.length === 0) return <Text size="sm">No requests since the replicas started.</Text>;
   const longest = Math.max(1e-9, ...used.map(({ p95_ms }) => p95_ms ?? 0));
   return (
-    <Table.ScrollContainer minWidth={560} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of latency by route and phase" } }}>
+    <Table.ScrollContainer
+      minWidth={560}
+      scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of latency by route and phase" } }}
+    >
       <Table verticalSpacing={3} horizontalSpacing={6} fz={13} style={{ whiteSpace: "nowrap" }}>
         <Table.Thead>
           <Table.Tr>
@@ -30,9 +33,11 @@ export function LatencyTable({ traffic: { routes = [], phases = [] } }: { traffi
           {used.map((route) => (
             <Fragment key={route.route}>
               <LatencyRow label={visible(route.route)} latency={route} longest={longest} isRoute />
-              {phases.filter((phase) => phase.route === route.route && phase.count > 0).map((phase) => (
-                <LatencyRow key={phase.phase} label={visible(phase.phase)} latency={phase} longest={longest} />
-              ))}
+              {phases
+                .filter((phase) => phase.route === route.route && phase.count > 0)
+                .map((phase) => (
+                  <LatencyRow key={phase.phase} label={visible(phase.phase)} latency={phase} longest={longest} />
+                ))}
             </Fragment>
           ))}
         </Table.Tbody>
@@ -41,7 +46,17 @@ export function LatencyTable({ traffic: { routes = [], phases = [] } }: { traffi
   );
 }
 
-function LatencyRow({ label, latency, longest, isRoute = false }: { label: string; latency: Latency; longest: number; isRoute?: boolean }) {
+function LatencyRow({
+  label,
+  latency,
+  longest,
+  isRoute = false,
+}: {
+  label: string;
+  latency: Latency;
+  longest: number;
+  isRoute?: boolean;
+}) {
   const { count, mean_ms, p50_ms, p95_ms, p99_ms } = latency;
   return (
     <Table.Tr>

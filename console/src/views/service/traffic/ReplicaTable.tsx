@@ -8,7 +8,10 @@ import { StateBadge } from "../../../ui/states";
 export function ReplicaTable({ replicas }: { replicas: Schemas["ReplicaTraffic"][] }) {
   if (replicas.length === 0) return <Text size="sm">No replica has started yet.</Text>;
   return (
-    <Table.ScrollContainer minWidth={620} scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of replicas" } }}>
+    <Table.ScrollContainer
+      minWidth={620}
+      scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of replicas" } }}
+    >
       <Table verticalSpacing={3} fz="sm" style={{ whiteSpace: "nowrap" }}>
         <Table.Thead>
           <Table.Tr>
@@ -28,7 +31,15 @@ export function ReplicaTable({ replicas }: { replicas: Schemas["ReplicaTraffic"]
               <Table.Td miw={110}>
                 <StateBadge state={replica.state.toLowerCase()} />
               </Table.Td>
-              <Table.Td>{replica.node_ip == null ? "–" : <TextLink inherit to="/service" search={{ tab: "cluster" }}>{visible(replica.node_ip)}</TextLink>}</Table.Td>
+              <Table.Td>
+                {replica.node_ip == null ? (
+                  "–"
+                ) : (
+                  <TextLink inherit to="/service" search={{ tab: "cluster" }}>
+                    {visible(replica.node_ip)}
+                  </TextLink>
+                )}
+              </Table.Td>
               <Table.Td>{ago(replica.started_at)}</Table.Td>
               <Table.Td>{integer(replica.requests)}</Table.Td>
               <Table.Td>{milliseconds(replica.mean_ms)}</Table.Td>

@@ -18,10 +18,20 @@ export function TrafficView({ deployment }: { deployment: Schemas["Deployment"] 
   const isDeleting = deployment.state === "deleting";
   const { query, answers } = useTraffic(deployment.name, !isDeleting);
   if (isDeleting) return <Empty title="The deployment is being deleted" />;
-  return <Answer of={query}>{(traffic) => <TrafficContent deployment={deployment} traffic={traffic} answers={answers} />}</Answer>;
+  return (
+    <Answer of={query}>{(traffic) => <TrafficContent deployment={deployment} traffic={traffic} answers={answers} />}</Answer>
+  );
 }
 
-function TrafficContent({ deployment, traffic, answers }: { deployment: Schemas["Deployment"]; traffic: Traffic; answers: Traffic[] }) {
+function TrafficContent({
+  deployment,
+  traffic,
+  answers,
+}: {
+  deployment: Schemas["Deployment"];
+  traffic: Traffic;
+  answers: Traffic[];
+}) {
   const { unreachable = [] } = traffic;
   return (
     <Stack gap="md">
@@ -76,8 +86,16 @@ function Figures({ traffic: { queries, latency, cached_texts, waiting = {} }, ra
       <Figure label="Rate" value={rate === null ? "–" : `${significant(rate, 2)}/s`} hint="in the last ten seconds" />
       <Figure label="Latency, mean" value={milliseconds(latency.mean_ms)} hint={`p50 ${milliseconds(latency.p50_ms)}`} />
       <Figure label="Latency, p95" value={milliseconds(latency.p95_ms)} hint={`p99 ${milliseconds(latency.p99_ms)}`} />
-      <Figure label="Cached texts" value={percent(hitRate, 0)} hint={`${compact(cached_texts?.hits)} hits, ${compact(cached_texts?.misses)} misses`} />
-      <Figure label="Waiting" value={integer(waits.reduce((sum, [, count]) => sum + count, 0))} hint={waits.map(([kind, count]) => `${count} ${visible(kind)}`).join(", ") || "no items"} />
+      <Figure
+        label="Cached texts"
+        value={percent(hitRate, 0)}
+        hint={`${compact(cached_texts?.hits)} hits, ${compact(cached_texts?.misses)} misses`}
+      />
+      <Figure
+        label="Waiting"
+        value={integer(waits.reduce((sum, [, count]) => sum + count, 0))}
+        hint={waits.map(([kind, count]) => `${count} ${visible(kind)}`).join(", ") || "no items"}
+      />
     </SimpleGrid>
   );
 }

@@ -3,13 +3,33 @@ import { queryRate, ratedCounts, withAnswer, type Traffic } from "./rates";
 
 function answer(second: number, queries: number, counts: [string, number, number][] = []): Traffic {
   const measured_at = new Date(Date.UTC(2026, 0, 1, 0, 0, second)).toISOString();
-  return { deployment: "emoji", measured_at, queries, latency: { count: queries }, counts: counts.map(([route, status, requests]) => ({ route, status, model: "emoji@1", requests })) } as Traffic;
+  return {
+    deployment: "emoji",
+    measured_at,
+    queries,
+    latency: { count: queries },
+    counts: counts.map(([route, status, requests]) => ({ route, status, model: "emoji@1", requests })),
+  } as Traffic;
 }
 
 it("is the difference of the counters by the time between the answers", () => {
-  const answers = [answer(0, 100, [["/zero-shot", 200, 90], ["/zero-shot", 400, 10]]), answer(10, 150, [["/zero-shot", 200, 140], ["/zero-shot", 400, 10], ["/search", 200, 5]])];
+  const answers = [
+    answer(0, 100, [
+      ["/zero-shot", 200, 90],
+      ["/zero-shot", 400, 10],
+    ]),
+    answer(10, 150, [
+      ["/zero-shot", 200, 140],
+      ["/zero-shot", 400, 10],
+      ["/search", 200, 5],
+    ]),
+  ];
   expect(queryRate(answers)).toBe(5);
-  expect(ratedCounts(answers).map(({ route, status, rate }) => [route, status, rate])).toEqual([["/zero-shot", 200, 5], ["/zero-shot", 400, 0], ["/search", 200, 0.5]]);
+  expect(ratedCounts(answers).map(({ route, status, rate }) => [route, status, rate])).toEqual([
+    ["/zero-shot", 200, 5],
+    ["/zero-shot", 400, 0],
+    ["/search", 200, 0.5],
+  ]);
 });
 
 it("is not known from one answer", () => {

@@ -32,7 +32,12 @@ export function readReport(health: Record<string, unknown>): EngineReport {
     batch: number(report["batch"]),
     pictures: number(report["pictures"]),
     minCosine: number(report["min_cosine"]),
-    trials: trials.map((trial) => ({ engine: text(trial["engine"]), imagesPerSecond: number(trial["images_per_second"]), cosine: number(trial["cosine"]), refused: text(trial["refused"]) })),
+    trials: trials.map((trial) => ({
+      engine: text(trial["engine"]),
+      imagesPerSecond: number(trial["images_per_second"]),
+      cosine: number(trial["cosine"]),
+      refused: text(trial["refused"]),
+    })),
     canaryError: text(record(health["canary"])["error"]),
   };
 }
