@@ -1,4 +1,4 @@
-/** What a token allows, for views that have no `actions` to follow: `admin` includes all but `metrics`, `write` includes `read`. */
+/** What a token allows, for views without `actions` to follow: `admin` includes all but `metrics`, `write` includes `read`. */
 import type { Schemas } from "../api/client";
 
 type Scope = Schemas["Scope"];

@@ -39,7 +39,7 @@ function isGap(value: number | null | undefined): value is null | undefined {
   return value === null || value === undefined || value !== value;
 }
 
-/** Add the indexes that are kept of `begin` to `end`, in buckets of `width` along x: the first, the last, and the extremes of each bucket. */
+/** Add the indexes kept of `begin` to `end`, in buckets of `width` along x: the first, the last, and each bucket's extremes. */
 function pick({ x, y }: Curve, begin: number, end: number, width: number, kept: number[]): void {
   if (begin < end) kept.push(begin);
   let index = begin;

@@ -1,4 +1,4 @@
-/** Return the exponential moving average of values, with weight `keep` of what was before, corrected for its start; 0: as they are. */
+/** Return the exponential moving average of values: `keep` is the weight of what was before, the start is corrected; 0: as is. */
 export function smooth(values: ArrayLike<number | null>, keep: number): ArrayLike<number | null> {
   if (keep <= 0) return values;
   const smoothed = new Float64Array(values.length);

@@ -64,5 +64,6 @@ function Prediction({ name, prediction }: { name: string; prediction: Schemas["P
 
 function thumbnail(version: string, task: string, number: number): string {
   const { name, version: at } = parseReference(version);
-  return `/v1/models/${encodeURIComponent(name)}/versions/${encodeURIComponent(at)}/tasks/${encodeURIComponent(task)}/images/${number}/thumbnail?size=264`;
+  const model = `/v1/models/${encodeURIComponent(name)}/versions/${encodeURIComponent(at)}`;
+  return `${model}/tasks/${encodeURIComponent(task)}/images/${number}/thumbnail?size=264`;
 }

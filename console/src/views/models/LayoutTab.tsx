@@ -41,7 +41,8 @@ function imageSentence({ image }: Layout): string {
 
 function textSentence({ text }: Layout): string {
   const blocks = uniformSentence(text) ?? `${text.layers} blocks of different sizes, ${integer(text.width)} channels`;
-  return `${blocks}; ${text.context_length} tokens of a vocabulary of ${integer(text.vocab_size)}${text.bidirectional ? "; bidirectional" : ""}`;
+  const tokens = `${text.context_length} tokens of a vocabulary of ${integer(text.vocab_size)}`;
+  return `${blocks}; ${tokens}${text.bidirectional ? "; bidirectional" : ""}`;
 }
 
 function Blocks({ version, towers }: { version: Version; towers: TowerRows[] }) {

@@ -40,7 +40,8 @@ export function AgreementHistogram({ agreement }: { agreement: Schemas["Agreemen
 }
 
 function Plot({ bins, agreement }: { bins: Bin[]; agreement: Schemas["AgreementReport"] }) {
-  const label = `Histogram of similarities: true pairs have ${significant(agreement.true_mean)} on average, shuffled ones ${significant(agreement.shuffled_mean)}`;
+  const [ofTrue, ofShuffled] = [significant(agreement.true_mean), significant(agreement.shuffled_mean)];
+  const label = `Histogram of similarities: true pairs have ${ofTrue} on average, shuffled ones ${ofShuffled}`;
   return (
     <Box maw={WIDTH}>
       <svg

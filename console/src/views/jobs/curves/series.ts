@@ -18,7 +18,7 @@ export function fromSnapshot(series: Schemas["Metrics"]["series"]): SeriesByName
   return merge(new Map(), points);
 }
 
-/** Return the series with more points. One of a step that is there replaces it; series without new points stay the same objects. */
+/** Return the series with more points. One of a known step replaces it; series without new points stay the same objects. */
 export function merge(series: SeriesByName, points: readonly NamedPoint[]): SeriesByName {
   if (points.length === 0) return series;
   const merged = new Map(series);

@@ -45,7 +45,7 @@ export const JobRow = memo(function JobRow({ job, row, isSelected, onSelect }: P
         {hasEnded(job) ? "" : duration(job.progress.eta_seconds)}
       </Table.Td>
       <Table.Td visibleFrom="lg" style={{ whiteSpace: "nowrap" }}>
-        {job.progress.pairs_per_second == null ? "" : `${compact(job.progress.pairs_per_second)} pairs/s`}
+        {job.progress.pairs_per_second == null ? "" : compact(job.progress.pairs_per_second)}
       </Table.Td>
       <Table.Td visibleFrom="md">
         {job.model !== null && (

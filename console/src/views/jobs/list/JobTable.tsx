@@ -106,7 +106,7 @@ function Heading({
           Time left
         </Table.Th>
         <Table.Th scope="col" w={130} visibleFrom="lg">
-          Speed
+          Pairs/s
         </Table.Th>
         <Table.Th scope="col" w={170} visibleFrom="md">
           Model

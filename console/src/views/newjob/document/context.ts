@@ -1,8 +1,8 @@
 /**
  * What is being written at the cursor: a field of a mapping or a value, and where in the document.
  *
- * The word at the cursor is replaced by a mark, and the parser of YAML, which goes on after errors, is asked where the mark is: the
- * context follows the rules of the language, in blocks as between braces.
+ * The word at the cursor is replaced by a mark, and the parser of YAML, which goes on after errors, is asked where the mark is:
+ * the context follows the rules of the language, in blocks as between braces.
  */
 import { isMap, isScalar, isSeq, parseDocument, type Document } from "yaml";
 import type { Path } from "./pointers";

@@ -1,4 +1,4 @@
-/** The text editor of a spec: YAML with completion, help and mistakes at their lines. A chunk of its own, as CodeMirror is large. */
+/** The text editor of a spec: YAML with completion, help and mistakes at their lines. A chunk of its own: CodeMirror is large. */
 import { autocompletion, completionStatus } from "@codemirror/autocomplete";
 import { yaml } from "@codemirror/lang-yaml";
 import { indentUnit } from "@codemirror/language";

@@ -101,7 +101,9 @@ function DeploymentRow({ item, onUpdate, onDelete }: { item: Deployment; onUpdat
         <StateBadge state={item.state} />
       </Table.Td>
       <Table.Td className="user-text">{servedModel(item)}</Table.Td>
-      <Table.Td className="user-text">{canary == null ? "–" : `${visible(canary.model)}, ${percent(canary.weight, 0)}`}</Table.Td>
+      <Table.Td className="user-text">
+        {canary == null ? "–" : `${visible(canary.model)}, ${percent(canary.weight, 0)}`}
+      </Table.Td>
       <Table.Td>{replicas.min === replicas.max ? replicas.min : `${replicas.min} to ${replicas.max}`}</Table.Td>
       <Table.Td>{item.engine}</Table.Td>
       <Table.Td>
