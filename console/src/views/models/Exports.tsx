@@ -50,6 +50,7 @@ export function Exports({ version }: { version: Version }) {
 }
 
 function ExportTable({ version, exports }: { version: Version; exports: Export[] }) {
+  const pulled = exports.find(({ state }) => state === "succeeded") ?? exports[0]!;
   return (
     <>
       <Table.ScrollContainer minWidth={560}>
@@ -77,20 +78,20 @@ function ExportTable({ version, exports }: { version: Version; exports: Export[]
                   {each.files.length > 0 ? bytes(each.files.reduce((sum, file) => sum + file.bytes, 0)) : "–"}
                 </Table.Td>
                 <Table.Td>
-                  {each.check == null
-                    ? "–"
-                    : `${significant(each.check.image.mean_cosine, 6)} for images, ${significant(each.check.text.mean_cosine, 6)} for texts`}
+                  {each.check == null ? "–" : agreement(each.check)}
                 </Table.Td>
               </Table.Tr>
             ))}
           </Table.Tbody>
         </Table>
       </Table.ScrollContainer>
-      <CommandLine
-        command={`tinyclip-client models pull ${referenceOf(version)} --export ${exports.find(({ state }) => state === "succeeded")?.name ?? exports[0]!.name}`}
-      />
+      <CommandLine command={`tinyclip-client models pull ${referenceOf(version)} --export ${pulled.name}`} />
     </>
   );
+}
+
+function agreement({ image, text }: Schemas["ExportCheck"]): string {
+  return `${significant(image.mean_cosine, 6)} for images, ${significant(text.mean_cosine, 6)} for texts`;
 }
 
 function State({ of }: { of: Export }) {

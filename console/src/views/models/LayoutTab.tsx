@@ -47,12 +47,13 @@ function textSentence({ text }: Layout): string {
 
 function Blocks({ version, towers }: { version: Version; towers: TowerRows[] }) {
   const isKnown = version.inherited_from != null && isLayout(version.inherited_from);
+  const parent = visible(version.teacher ?? "what it was inherited from");
   const mapped = version.inherited_blocks != null;
   return (
     <Section title="Block by block" aside={<BlockLegend />}>
       <Text size="sm" mb="sm" className="user-text">
         {isKnown
-          ? `Heads and MLP units that were kept, out of those of ${visible(version.teacher ?? "what it was inherited from")} (grey).`
+          ? `Heads and MLP units that were kept, out of those of ${parent} (grey).`
           : "Heads and MLP units of each block. What the model was inherited from is not recorded: grey is the largest block."}
         {isKnown && !mapped && " Which blocks were taken is not recorded; blocks are in the order of the student."}
       </Text>

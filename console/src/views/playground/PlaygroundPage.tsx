@@ -68,6 +68,7 @@ function Playground({ deployments }: { deployments: Deployment[] }) {
 
 function NotAnswering({ deployment }: { deployment: Deployment }) {
   const isReady = deployment.state === "ready";
+  const reason = visible([deployment.state, deployment.message].filter((part) => part !== "").join(": "));
   return (
     <Alert
       color="blue"
@@ -78,9 +79,7 @@ function NotAnswering({ deployment }: { deployment: Deployment }) {
     >
       {isReady
         ? "Queries need a token of the scope infer."
-        : visible(
-            `It is ${deployment.state}${deployment.message === "" ? "" : `: ${deployment.message}`}. This page goes on by itself as soon as it answers.`,
-          )}
+        : `It is ${reason}. This page goes on by itself as soon as it answers.`}
     </Alert>
   );
 }

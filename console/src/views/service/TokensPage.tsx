@@ -5,6 +5,11 @@ import { Page } from "../../ui/Page";
 import { Answer, Empty } from "../../ui/states";
 import { TokenList } from "./tokens/TokenList";
 
+const WITH_TOKENS = `export TINYCLIP_AUTH=tokens
+export TINYCLIP_DATA_ROOTS='["/datasets"]'   # what users may read
+tinyclip-server create-token --name admin --scope admin
+tinyclip-server up`;
+
 export default function TokensPage() {
   const me = useMe();
   return (
@@ -32,9 +37,7 @@ function WithoutTokens() {
           Everybody on this machine may do everything, and nobody else can reach it. To serve others, start it with tokens:
         </Text>
         <Code block ta="left" maw="calc(100vw - 64px)" style={{ overflowX: "auto" }} tabIndex={0}>
-          {
-            "export TINYCLIP_AUTH=tokens\nexport TINYCLIP_DATA_ROOTS='[\"/datasets\"]'   # what users may read\ntinyclip-server create-token --name admin --scope admin\ntinyclip-server up"
-          }
+          {WITH_TOKENS}
         </Code>
         <Text>Then sign in here with that token, and create those of others.</Text>
       </Stack>

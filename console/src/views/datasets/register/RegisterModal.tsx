@@ -74,12 +74,15 @@ function Form({ onClose, again }: { onClose: () => void; again: Dataset | undefi
   );
 }
 
+const SHARDS =
+  "WebDataset shards that the cluster can read, one pattern a line: /data/train-*.tar, train-{000..127}.tar, s3://bucket/…";
+
 function Fields({ form, set }: { form: RegisterForm; set: (change: Partial<RegisterForm>) => void }) {
   return (
     <>
       <Textarea
         label="Shards"
-        description="WebDataset shards that the cluster can read, one pattern a line: /data/train-*.tar, train-{000..127}.tar, s3://bucket/…"
+        description={SHARDS}
         required
         autosize
         minRows={2}
