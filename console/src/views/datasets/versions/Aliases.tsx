@@ -1,4 +1,4 @@
-import { ActionIcon, Badge, Button, CloseButton, Group, Popover, TextInput, Tooltip } from "@mantine/core";
+import { ActionIcon, Badge, Button, CloseButton, Group, Popover, TextInput } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { IconTagPlus } from "@tabler/icons-react";
 import { useState } from "react";
@@ -57,11 +57,9 @@ function NewAlias({ name, version }: { name: string; version: number }) {
   return (
     <Popover opened={opened} onChange={(isOpen) => !isOpen && close()} trapFocus returnFocus withArrow>
       <Popover.Target>
-        <Tooltip label="Set an alias">
-          <ActionIcon variant="subtle" color="gray" aria-label={label} onClick={toggle}>
-            <IconTagPlus size={16} />
-          </ActionIcon>
-        </Tooltip>
+        <ActionIcon variant="subtle" color="gray" aria-label={label} title="Set an alias" onClick={toggle}>
+          <IconTagPlus size={16} />
+        </ActionIcon>
       </Popover.Target>
       <Popover.Dropdown aria-label={label}>
         <form

@@ -53,7 +53,7 @@ const look = EditorView.theme({
     backgroundColor: "var(--mantine-primary-color-filled)",
     color: "white",
   },
-  ".cm-completionDetail": { fontStyle: "normal", opacity: "0.8", fontSize: "12px" },
+  ".cm-completionDetail": { fontStyle: "normal", opacity: "1", fontSize: "12px" },
   ".cm-field-help": {
     padding: "6px 10px",
     maxWidth: "440px",
