@@ -16,7 +16,7 @@ export interface PlacedName extends Named {
 }
 
 type Side = Pick<PlacedName, "anchor" | "dx" | "dy">;
-/** Where a name is tried, first below to the right: the line of the front goes on to the right and comes from the left or below. */
+/** Where a name is tried, first below to the right: the front goes on to the right and comes from the left or below. */
 const SIDES: Side[] = [
   { anchor: "start", dx: 8, dy: 10 },
   { anchor: "end", dx: -9, dy: 0 },

@@ -14,7 +14,7 @@ export interface Trail {
   next: string | null;
 }
 
-/** Return the trail with a newer first page. If nothing of the one before is on it, jobs between them are unknown: begin again. */
+/** Return the trail with a newer first page. If nothing of the one before is on it, jobs between are unknown: begin again. */
 export function advance(trail: Trail | null, head: Head): Trail {
   const inHead = new Set(head.jobs.map((job) => job.id));
   if (trail === null || (!head.isWhole && !trail.last.jobs.some((job) => inHead.has(job.id)))) {
