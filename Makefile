@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # One stamp for what is to be installed: a change of either file installs again.
 STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 
-.PHONY: demo test test-long test-gpu chaos lint format clean lock notices audit digests console console-check
+.PHONY: demo test test-long test-gpu chaos lint format clean lock notices audit digests console console-check screenshots
 
 demo: $(STAMP)
 	@$(BIN)/python examples/emoji/demo.py $(if $(KEEP),--keep)
@@ -86,6 +86,10 @@ console: $(STAMP) $(NODE_STAMP)
 console-check: console
 	@git diff --exit-code --stat -- $(BUILT) && test -z "$$(git ls-files --others -- $(BUILT))" || { \
 	    echo "the built console differs from its source: run make console and commit $(BUILT)"; exit 1; }
+
+# The pictures of the console in README and docs, of the demo's job; needs Chromium.
+screenshots: $(STAMP)
+	@$(BIN)/python docs/screenshots.py $(URL)
 
 $(NODE_STAMP): console/package-lock.json
 	@command -v npm > /dev/null || { echo "make console needs Node 20.19 or newer with npm"; exit 1; }

@@ -9,6 +9,9 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator
 EXPECTED = ("net::ERR_", "status of 401", "status of 403", "status of 404", "status of 409", "status of 422", "status of 503")
 
 
+TIMEOUT_MS = 15_000
+
+
 class Recorder:
     """Opens pages, and records the errors that they report."""
 
@@ -16,12 +19,15 @@ class Recorder:
         self._browser, self._contexts = browser, list[BrowserContext]()
         self.errors: list[str] = []
 
-    def open(self, url: str, *, scheme: Literal["light", "dark"] = "light", width: int = 1280, height: int = 800) -> "Console":
+    def open(
+        self, url: str, *, scheme: Literal["light", "dark"] = "light", width: int = 1280, height: int = 800, timezone: str = "UTC"
+    ) -> "Console":
         context = self._browser.new_context(
             base_url=url, color_scheme=scheme, viewport={"width": width, "height": height}, reduced_motion="reduce",
-            locale="en-GB",
+            locale="en-GB", timezone_id=timezone,
         )
         self._contexts.append(context)
+        context.set_default_timeout(TIMEOUT_MS)
         page = context.new_page()
         page.on("console", self._record)
         page.on("pageerror", lambda error: self.errors.append(str(error)))

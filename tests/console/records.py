@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -29,15 +30,16 @@ START_SECONDS = 60
 
 SPEC: dict[str, Any] = {
     "spec_version": 1, "name": "emoji", "teacher": {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"},
-    "data": {"train": {"shards": "/data/{0..9}.tar"}}, "stages": [{"name": "half", "student": {"image": {"layers": 6}}}],
+    "data": {"train": {"shards": "/data/{0..9}.tar"}},
+    "stages": [{"name": "half", "student": {"image": {"layers": 6}}, "train": {"steps": 1000}}],
 }
 
 
 class Records:
     """The server, for the duration of a `with` block."""
 
-    def __init__(self, folder: Path, auth: str = "none") -> None:
-        self.folder, self._auth = folder, auth
+    def __init__(self, folder: Path, auth: str = "none", jobs: int = JOBS) -> None:
+        self.folder, self._auth, self._jobs = folder, auth, jobs
         self._port, serve_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self._port}"
         self._command = [
@@ -47,7 +49,8 @@ class Records:
         self._database = f"sqlite+aiosqlite:///{folder / 'tinyclip.db'}"
 
     def __enter__(self) -> Self:
-        asyncio.run(self._fill())
+        with ThreadPoolExecutor(1) as thread:  # this one may run Playwright's event loop
+            thread.submit(asyncio.run, self._fill()).result()
         self.start()
         return self
 
@@ -91,12 +94,12 @@ class Records:
         await upgrade(self._database)
         db = Database(self._database)
         async with db.write() as session:
-            for table, rows in _rows():
+            for table, rows in _rows(self._jobs):
                 await session.execute(insert(table), rows)
         await db.close()
 
 
-def _rows() -> list[tuple[type[Any], list[dict[str, Any]]]]:
+def _rows(jobs_count: int) -> list[tuple[type[Any], list[dict[str, Any]]]]:
     hostile = _job(HOSTILE_JOB, 0, JobState.FAILED, name="hostile", labels={HOSTILE: RIGHT_TO_LEFT, "long": LONG[:1000]})
     message = f"{HOSTILE} {RIGHT_TO_LEFT} {LONG}"
     hostile["error"] = {"code": "no_data", "message": message, "stage": 0, "attempt": 1, "retryable": False}
@@ -104,7 +107,7 @@ def _rows() -> list[tuple[type[Any], list[dict[str, Any]]]]:
     jobs = [
         hostile,
         _job(CURVES_JOB, 1, JobState.SUCCEEDED, name="curves"),
-        *(_job(f"job_{number:05}", number, states[number % 3], name=f"sweep-{number % 50}") for number in range(2, JOBS)),
+        *(_job(f"job_{number:05}", number, states[number % 3], name=f"sweep-{number % 50}") for number in range(2, jobs_count)),
     ]
     stages = [
         {"job_id": job["id"], "index": 0, "name": "half", "inherit": "manual", "steps": 1000, "state": StageState.SUCCEEDED,

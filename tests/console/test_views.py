@@ -1,0 +1,125 @@
+"""Every view with real content, light and dark, wide and narrow: it shows itself, and axe finds nothing wrong."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.console.console import Console, Recorder
+from tests.e2e.world import Undisturbed, World
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.ray]
+
+VIEWS = {
+    "jobs": "/jobs",
+    "curves": "/jobs/{job}",
+    "log": "/jobs/{job}?tab=log",
+    "events": "/jobs/{job}?tab=events",
+    "spec": "/jobs/{job}?tab=spec",
+    "attempts": "/jobs/{job}?tab=attempts",
+    "checkpoints": "/jobs/{job}?tab=checkpoints",
+    "compared jobs": "/compare-jobs?ids={job}&ids={other}",
+    "new job": "/new-job?from={job}",
+    "models": "/models",
+    "model": "/models/shapes?version={version}",
+    "evaluation": "/models/shapes?version={version}&tab=evaluation",
+    "layout": "/models/shapes?version={version}&tab=layout",
+    "lineage": "/models/shapes?version={version}&tab=lineage",
+    "files": "/models/shapes?version={version}&tab=files",
+    "compared models": "/compare-models?models=shapes@{version}&models=teacher",
+    "data sets": "/datasets",
+    "report": "/datasets/viewed",
+    "samples": "/datasets/viewed?tab=samples",
+    "reinforcements": "/datasets/viewed?tab=reinforcements",
+    "versions": "/datasets/viewed?tab=versions",
+    "classify": "/playground?deployment=shapes&mode=classify",
+    "search": "/playground?deployment=shapes&mode=search&index=viewed&query=a blue circle",
+    "deployments": "/service",
+    "indexes": "/service?tab=indexes",
+    "cluster": "/service?tab=cluster",
+    "health": "/service?tab=health",
+    "deployment": "/service/deployments/shapes",
+    "tokens": "/tokens",
+    "no such view": "/nothing/here",
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the views show."""
+
+    console: Console
+    names: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def names(world: World, undisturbed: Undisturbed, deployment: str) -> dict[str, str]:
+    """A job, another that never ran, a model, a data set, a deployment and an index."""
+    assert undisturbed.job.model is not None
+    version = undisturbed.job.model.version
+    world.client.datasets.put("viewed", {"shards": f"{world.folder}/train/*.tar"}, holdout=0.1)
+    world.client.indexes.put("viewed", f"shapes@{version}", f"{world.folder}/val/*.tar")
+    world.client.datasets.wait("viewed", timeout=120)
+    world.client.indexes.wait("viewed", timeout=120)
+    other = world.client.jobs.clone(undisturbed.job.id, {"name": "other"})
+    world.client.jobs.cancel(other.id)
+    world.client.jobs.wait(other.id)
+    return {"job": undisturbed.job.id, "other": other.id, "version": str(version)}
+
+
+@pytest.fixture(scope="module")
+def opened(world: World, names: dict[str, str], browser) -> Iterator[tuple[Recorder, Console]]:  # type: ignore[no-untyped-def]
+    recorder = Recorder(browser)
+    yield recorder, recorder.open(world.service.url)
+    recorder.close()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_is_accessible_light_and_dark(view: str, opened: tuple[Recorder, Console], names: dict[str, str]) -> None:
+    recorder, console = opened
+    console.page.emulate_media(color_scheme="light")
+    console.go(VIEWS[view].format(**names))
+
+    expect(console.page.get_by_role("alert").filter(has_text="Internal Server Error")).to_have_count(0)
+    assert console.violations() == []
+    console.page.emulate_media(color_scheme="dark")
+    assert console.violations() == []
+    assert recorder.errors == []
+
+
+@pytest.mark.parametrize("view", ["jobs", "curves", "new job", "models", "report", "search", "deployments"])
+def test_fits_a_phone(view: str, recorder: Recorder, world: World, names: dict[str, str]) -> None:
+    console = recorder.open(world.service.url, width=400)
+    console.go(VIEWS[view].format(**names))
+
+    assert console.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+class TestReference:
+    def test_swagger_ui_lists_the_routes(self, recorder: Recorder, world: World) -> None:
+        page = recorder.open(world.service.url).page
+        page.goto("/docs")
+
+        expect(page.get_by_text("/v1/jobs", exact=True).first).to_be_visible()
+
+    def test_redoc_lists_the_routes(self, recorder: Recorder, world: World) -> None:
+        page = recorder.open(world.service.url).page
+        page.goto("/redoc")
+
+        expect(page.get_by_text("Report that the process answers requests.").first).to_be_visible()
+
+
+def test_the_keyboard_reaches_the_content_and_every_view(recorder: Recorder, world: World) -> None:
+    console = recorder.open(world.service.url)
+    console.go("/jobs")
+
+    console.page.keyboard.press("Tab")
+    expect(console.page.get_by_text("Skip to the content")).to_be_focused()
+    for _ in range(30):
+        console.page.keyboard.press("Tab")
+        if console.page.evaluate("document.activeElement.textContent") == "Models":
+            break
+    console.page.keyboard.press("Enter")
+
+    expect(console.page.get_by_role("heading", name="Models", level=1)).to_be_visible()
