@@ -55,7 +55,7 @@ def test_a_student_is_trained_deployed_and_asked_in_the_browser(console: Console
     job = submitted(console, spec)
     followed(console, world, job)
 
-    page.get_by_role("link", name=re.compile(r"browser@1$")).first.click()
+    page.get_by_role("link", name="Open browser@1").click()
     console.button("Deploy").first.click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("combobox", name="Engine").click()
