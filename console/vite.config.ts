@@ -10,6 +10,7 @@ export default defineConfig({
     outDir: "../server/tinyclip_server/console/built",
     emptyOutDir: true,
     target: "es2022",
+    license: { fileName: "licenses.md" }, // of what is bundled, and part of the wheel
     modulePreload: { polyfill: false },
     assetsInlineLimit: 0, // the Content-Security-Policy of the pages allows files of the server only
     chunkSizeWarningLimit: 700,

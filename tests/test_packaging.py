@@ -50,6 +50,8 @@ def test_the_wheel_holds_the_three_packages_their_types_and_nothing_else(wheel: 
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
     assert {"tinyclip_server/migrations/env.py", "tinyclip_workers/serving/http/try_it.html"} <= set(names)
     assert any(name.endswith("LICENSE") for name in names)
+    built = "tinyclip_server/console/built"
+    assert {f"{built}/index.html", f"{built}/docs.html", f"{built}/redoc.html", f"{built}/licenses.md"} <= set(names)
 
 
 def test_a_plain_install_gives_the_client_without_anything_heavy(plain: Environment) -> None:
