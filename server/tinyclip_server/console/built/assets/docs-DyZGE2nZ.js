@@ -1,0 +1,1 @@
+import{t as e}from"./loadScript-BVaVNZlV.js";await e(`/assets/swagger-ui-bundle-abNdvMBw.js`),globalThis.SwaggerUIBundle({url:`/openapi.json`,dom_id:`#root`,deepLinking:!0,docExpansion:`none`,validatorUrl:null});

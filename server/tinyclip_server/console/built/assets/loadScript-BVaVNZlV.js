@@ -1,0 +1,1 @@
+function e(e){return new Promise((t,n)=>{let r=document.createElement(`script`);r.src=e,r.onload=()=>t(),r.onerror=()=>n(Error(`${e} cannot be loaded`)),document.head.append(r)})}export{e as t};

@@ -1,0 +1,1 @@
+async function e(e){let t=[],n;for(let r=0;r<40;r+=1){let r=await e(n);if(t.push(...r.items),r.next_page_token==null||r.next_page_token===``)break;n=r.next_page_token}return t}export{e as t};

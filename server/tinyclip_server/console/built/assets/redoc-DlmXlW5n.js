@@ -1,0 +1,1 @@
+import{t as e}from"./loadScript-BVaVNZlV.js";await e(`/assets/redoc.standalone-DjJc5WZ1.js`),globalThis.Redoc.init(`/openapi.json`,{disableSearch:!0,hideDownloadButtons:!0},document.getElementById(`root`));

@@ -1,0 +1,1 @@
+var e={admin:[`read`,`write`,`infer`],write:[`read`]};function t(t,n){return t?.scopes.some(t=>t===n||e[t]?.includes(n))??!1}export{t};
