@@ -4,8 +4,20 @@ import { defineConfig } from "vitest/config";
 // The address of a running control plane, for `npm run dev`.
 const SERVER = process.env.TINYCLIP_URL ?? "http://127.0.0.1:8321";
 
+/** Redoc shows a picture of another host, which the Content-Security-Policy of the pages does not allow. */
+const withoutForeignPicture = {
+  name: "without-foreign-picture",
+  generateBundle(_: unknown, bundle: Record<string, { type: string; source?: string | Uint8Array }>) {
+    for (const [name, file] of Object.entries(bundle)) {
+      if (!name.includes("redoc.standalone") || file.source === undefined) continue;
+      const text = typeof file.source === "string" ? file.source : new TextDecoder().decode(file.source);
+      file.source = text.replaceAll(/https:\/\/cdn\.redoc\.ly\/[\w/.-]+/g, "data:,");
+    }
+  },
+};
+
 export default defineConfig({
-  plugins: [react()],
+  plugins: [react(), withoutForeignPicture],
   build: {
     outDir: "../server/tinyclip_server/console/built",
     emptyOutDir: true,

@@ -76,7 +76,7 @@ class TestJobs:
         console.go(f"/jobs/{CURVES_JOB}")
 
         hour = (datetime.now(UTC).hour + 9) % 24
-        expect(console.page.get_by_text(f"{hour:02}:").first).to_be_visible()
+        expect(console.page.locator(f"[title*=' {hour:02}:']").first).to_be_visible()
 
 
 class TestOutage:

@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 from rich.cells import cell_len
 from tinyclip import schemas
-from tinyclip.cli.commands import deployments, evaluations, exports, indexes, label_sets, models, queries, tokens
+from tinyclip.cli.commands import cluster, deployments, evaluations, exports, indexes, label_sets, models, queries, tokens
 from tinyclip.cli.display import console as consoles
 from tinyclip.cli.display import datasets, hits, jobs
 from tinyclip.cli.display.hits import caption_of
@@ -110,6 +110,8 @@ TABLES: dict[str, Callable[[], object]] = {
     "samples": lambda: datasets.show_samples(page_of_type(schemas.DatasetSample)),
     "reinforcements": lambda: datasets.show_reinforcements(page_of_type(schemas.Reinforcement)),
     "a report": lambda: datasets.show_report(instance(schemas.DatasetVersion), instance(schemas.DatasetReport)),
+    "the cluster": lambda: cluster._show(instance(schemas.Cluster)),
+    "traffic": lambda: deployments._show_traffic(instance(schemas.Traffic)),
     "deployments": lambda: deployments._show_page(page_of_type(schemas.Deployment)),
     "an evaluation": lambda: evaluations._show(instance(schemas.Evaluation)),
     "exports": lambda: exports._show([instance(schemas.Export)] * 2),
@@ -221,7 +223,7 @@ def test_every_table_is_here() -> None:
     """Fail for a module with tables that no case of TABLES calls."""
     covered = {
         "deployments", "evaluations", "exports", "indexes", "label_sets", "models", "queries", "tokens", "datasets", "jobs",
-        "summary", "hits",
+        "summary", "hits", "cluster",
     }  # fmt: skip
     root = Path(consoles.__file__).parent.parent
 

@@ -65,7 +65,8 @@ async def test_progress_metrics_and_logs_are_shown(service: Service) -> None:
     assert job["stages"][0]["state"] == "running"
     assert job["stages"][0]["metrics"] == {"last": {"loss": 2.0, "lr": 0.1, "step": 5}}
     metrics = await service.get(f"/v1/jobs/{worker.job}/metrics?names=loss")
-    assert metrics == {"series": {"loss": [{"stage": 0, "step": 4, "value": 2.5}, {"stage": 0, "step": 5, "value": 2.0}]}}
+    assert metrics["series"] == {"loss": [{"stage": 0, "step": 4, "value": 2.5}, {"stage": 0, "step": 5, "value": 2.0}]}
+    assert metrics["last"] == 4
     lines = await service.items(f"/v1/jobs/{worker.job}/logs")
     assert [(line["id"], line["level"], line["source"], line["message"]) for line in lines] == [
         (1, "warning", "rank0", "loading shards")

@@ -77,7 +77,7 @@ class Histories(RuleBasedStateMachine):
             timeouts = {"progress_seconds": LIMIT_SECONDS}
             given = spec(stages=[spec()["stages"][0]], max_attempts=max_attempts, timeouts=timeouts)
             parsed = JobSpec.model_validate(given)
-            planned = PlannedJob(parsed, _plan(parsed), dataset=None)
+            planned = PlannedJob(parsed, _plan(parsed), dataset=None, submitted=given)
             self.jobs.append(self._in_database(lambda session: service.create(session, PROJECT, planned)).id)
 
     @rule(which=which, what=st.sampled_from(["cancel", "pause", "resume", "retry", "delete"]))

@@ -148,7 +148,7 @@ class TestCommits:
 
     def test_a_part_belongs_to_one_of_two_builds_of_the_same_items(self, store: ArtifactsStore, faulty_s3: FaultProxy) -> None:
         first, second = EncodedParts(store, index_request(), []), EncodedParts(store, index_request(), [])
-        part = np.ones((1, 4), np.float32), [("a", {})], BuildState(items=1)
+        part = np.ones((1, 4), np.float32), [("a", {})], [None], BuildState(items=1)
         faulty_s3.set(FIRST_LOST)
 
         first.add(*part)

@@ -158,5 +158,6 @@ def test_few_modules_choose_addresses_for_the_service() -> None:
         "data/index/dataset_index.py", "data/index/values.py", "data/reinforcement/stored.py",
         "datasets/browsing.py", "datasets/scan/tasks.py", "datasets/images/task_images.py", "datasets/teacher_sample.py",
         "plan/dataset.py", "plan/reinforcement.py",
+        "retrieval/viewing.py",
         "reinforcing/actor.py", "reinforcing/exporting.py", "reinforcing/merging.py", "exporting/formats/tinyclip.py",
     }
