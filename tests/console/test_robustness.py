@@ -39,6 +39,8 @@ class TestHostileTexts:
     def test_in_an_address_have_no_effect(self, console: Console) -> None:
         console.go(f"/jobs?search={HOSTILE}&state={HOSTILE}&label={HOSTILE}")
 
+        expect(console.page.get_by_role("heading", name="Jobs")).to_be_visible()
+        assert console.page.title() == "Jobs – TinyCLIP"
         _nothing_happened(console.page)
 
     def test_lines_of_10_kb_do_not_widen_the_page(self, console: Console) -> None:

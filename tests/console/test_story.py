@@ -65,6 +65,8 @@ def test_a_student_is_trained_deployed_and_asked_in_the_browser(console: Console
 
     classified(console, world, picture)
     searched(console, world)
+    assert world.client.jobs.get(job).state == "succeeded"
+    assert world.client.deployments.get("browser").model == "browser@1"
 
 
 def submitted(console: Console, spec: str) -> str:

@@ -25,7 +25,7 @@ MAX_WORKLOADS = 1000
 
 @dataclass(frozen=True)
 class Report:
-    """What Ray reports, for all projects."""
+    """Ray's answers about the cluster, for all projects."""
 
     version: str
     nodes: dict[str, Any]
