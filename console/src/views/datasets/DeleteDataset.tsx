@@ -1,7 +1,7 @@
 import { Text } from "@mantine/core";
 import { api, ask } from "../../api/client";
 import { done } from "../../ui/notify";
-import { ConfirmModal } from "../../ui/ConfirmModal";
+import { Confirm } from "../../ui/Confirm";
 import { useChange } from "./queries";
 
 /** Ask before a data set is deleted. `name`: null for no question. */
@@ -23,11 +23,11 @@ export function DeleteDataset({
     },
   );
   return (
-    <ConfirmModal
+    <Confirm
       title={`Delete ${name ?? ""}?`}
-      confirm="Delete"
+      action="Delete"
       opened={name !== null}
-      isBusy={removal.isPending}
+      isPending={removal.isPending}
       error={removal.error}
       onConfirm={() => name !== null && removal.mutate(name)}
       onClose={() => {
@@ -39,6 +39,6 @@ export function DeleteDataset({
         All its versions, their reports and their index are removed. A registration that runs is stopped. The shards are not
         touched.
       </Text>
-    </ConfirmModal>
+    </Confirm>
   );
 }

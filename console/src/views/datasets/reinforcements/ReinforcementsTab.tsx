@@ -6,7 +6,7 @@ import { api, ask } from "../../../api/client";
 import { ago, bytes, compact, dateTime, percent } from "../../../app/format";
 import { visible } from "../../../app/labels";
 import { ActionsHeader } from "../../../ui/ActionsHeader";
-import { ConfirmModal } from "../../../ui/ConfirmModal";
+import { Confirm } from "../../../ui/Confirm";
 import { done } from "../../../ui/notify";
 import { Empty, ErrorState, Loading, StateBadge } from "../../../ui/states";
 import { DatasetFailure } from "../DatasetFailure";
@@ -152,11 +152,11 @@ function DeleteReinforcement({ id, version, onClose }: { id: string | null; vers
     onClose();
   };
   return (
-    <ConfirmModal
+    <Confirm
       title="Delete the reinforcement?"
-      confirm="Delete"
+      action="Delete"
       opened={id !== null}
-      isBusy={removal.isPending}
+      isPending={removal.isPending}
       error={removal.error}
       onConfirm={() => id !== null && removal.mutate(id)}
       onClose={close}
@@ -164,6 +164,6 @@ function DeleteReinforcement({ id, version, onClose }: { id: string | null; vers
       <Text size="sm">
         The embeddings of <Code>{id}</Code> are removed, and a job that computes them is stopped.
       </Text>
-    </ConfirmModal>
+    </Confirm>
   );
 }

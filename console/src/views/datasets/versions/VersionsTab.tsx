@@ -4,7 +4,7 @@ import { useState } from "react";
 import { api, ask } from "../../../api/client";
 import { bytes, dateTime, integer } from "../../../app/format";
 import { ActionsHeader } from "../../../ui/ActionsHeader";
-import { ConfirmModal } from "../../../ui/ConfirmModal";
+import { Confirm } from "../../../ui/Confirm";
 import { TextLink } from "../../../ui/links";
 import { done } from "../../../ui/notify";
 import { ErrorState, Loading } from "../../../ui/states";
@@ -100,16 +100,16 @@ function DeleteVersion({ name, version, onClose }: { name: string; version: numb
     onClose();
   };
   return (
-    <ConfirmModal
+    <Confirm
       title={`Delete ${name}@${version ?? ""}?`}
-      confirm="Delete"
+      action="Delete"
       opened={version !== null}
-      isBusy={removal.isPending}
+      isPending={removal.isPending}
       error={removal.error}
       onConfirm={() => version !== null && removal.mutate(version)}
       onClose={close}
     >
       <Text size="sm">Its index and its report are removed. The shards are not touched.</Text>
-    </ConfirmModal>
+    </Confirm>
   );
 }

@@ -6,6 +6,7 @@ import { visible } from "../../../app/labels";
 import { SLOW_MS } from "../../../app/queries";
 import { Answer, Empty, StateBadge } from "../../../ui/states";
 import type { TabProps } from "../JobPage";
+import { ScrollTable } from "../../../ui/ScrollTable";
 
 /** The runs of this job as Ray jobs, with the reasons for which they ended. */
 export default function AttemptsTab({ job, hasEnded }: TabProps) {
@@ -21,44 +22,31 @@ export default function AttemptsTab({ job, hasEnded }: TabProps) {
         items.length === 0 ? (
           <Empty title="No attempt yet">The first one begins when the cluster has room for it.</Empty>
         ) : (
-          <Table.ScrollContainer
+          <ScrollTable
+            label="Table of attempts"
             minWidth={640}
-            scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of attempts" } }}
+            columns={["Attempt", "Outcome", "Cause", "Began", "Took", "Ray job"]}
+            aria-label="Attempts"
           >
-            <Table aria-label="Attempts">
-              <Table.Thead>
-                <Table.Tr>
-                  {["Attempt", "Outcome", "Cause", "Began", "Took", "Ray job"].map((name) => (
-                    <Table.Th key={name} scope="col">
-                      {name}
-                    </Table.Th>
-                  ))}
-                </Table.Tr>
-              </Table.Thead>
-              <Table.Tbody>
-                {items.toReversed().map((attempt) => (
-                  <Table.Tr key={attempt.number}>
-                    <Table.Th scope="row">{attempt.number}</Table.Th>
-                    <Table.Td>
-                      <StateBadge state={attempt.outcome ?? "running"} />
-                    </Table.Td>
-                    <Table.Td>
-                      <Text size="sm" className="user-text">
-                        {visible(attempt.cause) || "–"}
-                      </Text>
-                    </Table.Td>
-                    <Table.Td style={{ whiteSpace: "nowrap" }}>{dateTime(attempt.created_at)}</Table.Td>
-                    <Table.Td style={{ whiteSpace: "nowrap" }}>
-                      {duration(elapsed(attempt.created_at, attempt.finished_at))}
-                    </Table.Td>
-                    <Table.Td ff="monospace" fz="xs">
-                      {attempt.ray_submission_id}
-                    </Table.Td>
-                  </Table.Tr>
-                ))}
-              </Table.Tbody>
-            </Table>
-          </Table.ScrollContainer>
+            {items.toReversed().map((attempt) => (
+              <Table.Tr key={attempt.number}>
+                <Table.Th scope="row">{attempt.number}</Table.Th>
+                <Table.Td>
+                  <StateBadge state={attempt.outcome ?? "running"} />
+                </Table.Td>
+                <Table.Td>
+                  <Text size="sm" className="user-text">
+                    {visible(attempt.cause) || "–"}
+                  </Text>
+                </Table.Td>
+                <Table.Td style={{ whiteSpace: "nowrap" }}>{dateTime(attempt.created_at)}</Table.Td>
+                <Table.Td style={{ whiteSpace: "nowrap" }}>{duration(elapsed(attempt.created_at, attempt.finished_at))}</Table.Td>
+                <Table.Td ff="monospace" fz="xs">
+                  {attempt.ray_submission_id}
+                </Table.Td>
+              </Table.Tr>
+            ))}
+          </ScrollTable>
         )
       }
     </Answer>

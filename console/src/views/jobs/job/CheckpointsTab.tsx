@@ -6,6 +6,7 @@ import { visible } from "../../../app/labels";
 import { SLOW_MS } from "../../../app/queries";
 import { Answer, Empty } from "../../../ui/states";
 import type { TabProps } from "../JobPage";
+import { ScrollTable } from "../../../ui/ScrollTable";
 
 /** The committed checkpoints, from which an attempt can continue. */
 export default function CheckpointsTab({ job, hasEnded }: TabProps) {
@@ -24,38 +25,27 @@ export default function CheckpointsTab({ job, hasEnded }: TabProps) {
             time.
           </Empty>
         ) : (
-          <Table.ScrollContainer
+          <ScrollTable
+            label="Table of checkpoints"
             minWidth={620}
-            scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of checkpoints" } }}
+            columns={["Stage", "Step", "Size", "Attempt", "Written", "Path"]}
+            aria-label="Checkpoints"
           >
-            <Table aria-label="Checkpoints">
-              <Table.Thead>
-                <Table.Tr>
-                  {["Stage", "Step", "Size", "Attempt", "Written", "Path"].map((name) => (
-                    <Table.Th key={name} scope="col">
-                      {name}
-                    </Table.Th>
-                  ))}
-                </Table.Tr>
-              </Table.Thead>
-              <Table.Tbody>
-                {items.map((each) => (
-                  <Table.Tr key={each.path}>
-                    <Table.Th scope="row" fw={400} className="user-text">
-                      {each.stage + 1}. {visible(names.get(each.stage) ?? "", 60)}
-                    </Table.Th>
-                    <Table.Td>{integer(each.step)}</Table.Td>
-                    <Table.Td style={{ whiteSpace: "nowrap" }}>{bytes(each.bytes)}</Table.Td>
-                    <Table.Td>{each.attempt}</Table.Td>
-                    <Table.Td style={{ whiteSpace: "nowrap" }}>{dateTime(each.created_at)}</Table.Td>
-                    <Table.Td ff="monospace" fz="xs" className="user-text">
-                      {visible(each.path)}
-                    </Table.Td>
-                  </Table.Tr>
-                ))}
-              </Table.Tbody>
-            </Table>
-          </Table.ScrollContainer>
+            {items.map((each) => (
+              <Table.Tr key={each.path}>
+                <Table.Th scope="row" fw={400} className="user-text">
+                  {each.stage + 1}. {visible(names.get(each.stage) ?? "", 60)}
+                </Table.Th>
+                <Table.Td>{integer(each.step)}</Table.Td>
+                <Table.Td style={{ whiteSpace: "nowrap" }}>{bytes(each.bytes)}</Table.Td>
+                <Table.Td>{each.attempt}</Table.Td>
+                <Table.Td style={{ whiteSpace: "nowrap" }}>{dateTime(each.created_at)}</Table.Td>
+                <Table.Td ff="monospace" fz="xs" className="user-text">
+                  {visible(each.path)}
+                </Table.Td>
+              </Table.Tr>
+            ))}
+          </ScrollTable>
         )
       }
     </Answer>

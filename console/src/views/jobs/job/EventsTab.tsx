@@ -6,6 +6,7 @@ import { dateTime } from "../../../app/format";
 import { visible } from "../../../app/labels";
 import { Empty } from "../../../ui/states";
 import type { TabProps } from "../JobPage";
+import { ScrollTable } from "../../../ui/ScrollTable";
 
 /** Events that the view begins with. */
 const TAIL = 500;
@@ -53,27 +54,16 @@ export default function EventsTab({ job, hasEnded }: TabProps) {
 
 function EventTable({ events }: { events: Events }) {
   return (
-    <Table.ScrollContainer
+    <ScrollTable
+      label="Table of events"
       minWidth={640}
-      scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of events" } }}
+      columns={["Time", "Event", "Attempt", "Stage", "Message"]}
+      aria-label="Events"
     >
-      <Table aria-label="Events">
-        <Table.Thead>
-          <Table.Tr>
-            {["Time", "Event", "Attempt", "Stage", "Message"].map((name) => (
-              <Table.Th key={name} scope="col">
-                {name}
-              </Table.Th>
-            ))}
-          </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {events.map((event) => (
-            <EventRow key={event.id} event={event} />
-          ))}
-        </Table.Tbody>
-      </Table>
-    </Table.ScrollContainer>
+      {events.map((event) => (
+        <EventRow key={event.id} event={event} />
+      ))}
+    </ScrollTable>
   );
 }
 

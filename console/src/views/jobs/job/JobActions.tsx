@@ -6,7 +6,7 @@ import { api, ask } from "../../../api/client";
 import { visible } from "../../../app/labels";
 import { ButtonLink } from "../../../ui/links";
 import { done, failed } from "../../../ui/notify";
-import { Confirm } from "../Confirm";
+import { Confirm } from "../../../ui/Confirm";
 import type { Job } from "../jobState";
 import { change, CHANGES, type Change } from "../requests";
 import { EditJob } from "./EditJob";

@@ -4,7 +4,7 @@ import { visible } from "../../../app/labels";
 import { ButtonLink } from "../../../ui/links";
 import { done } from "../../../ui/notify";
 import { atMost, type Outcome } from "../atMost";
-import { Confirm } from "../Confirm";
+import { Confirm } from "../../../ui/Confirm";
 import { change, CHANGES, type Change, type Job } from "../requests";
 import { listed, type ListedJob } from "./mergeJobs";
 

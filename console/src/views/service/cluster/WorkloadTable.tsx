@@ -4,44 +4,33 @@ import type { Schemas } from "../../../api/client";
 import { ago } from "../../../app/format";
 import { visible } from "../../../app/labels";
 import { TextLink } from "../../../ui/links";
+import { ScrollTable } from "../../../ui/ScrollTable";
 
 type Workload = Schemas["Workload"];
 
 export function WorkloadTable({ workloads, nodes }: { workloads: Workload[]; nodes: Schemas["ClusterNode"][] }) {
   const hosts = new Map(nodes.map((node) => [node.id, node.hostname || node.ip]));
   return (
-    <Table.ScrollContainer
+    <ScrollTable
+      label="Table of workloads"
       minWidth={640}
-      scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of workloads" } }}
+      columns={["Kind", "Name", "Ray's status", "Nodes", "Started", "Ray's id"]}
     >
-      <Table>
-        <Table.Thead>
-          <Table.Tr>
-            {["Kind", "Name", "Ray's status", "Nodes", "Started", "Ray's id"].map((title) => (
-              <Table.Th key={title} scope="col">
-                {title}
-              </Table.Th>
-            ))}
-          </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {workloads.map((one, place) => (
-            <Table.Tr key={`${one.kind} ${one.id} ${one.replica ?? place}`}>
-              <Table.Td>{one.kind}</Table.Td>
-              <Table.Th scope="row" fw={600} className="user-text">
-                <WorkloadLink workload={one} />
-              </Table.Th>
-              <Table.Td>{one.status.toLowerCase()}</Table.Td>
-              <Table.Td className="user-text">
-                {(one.nodes ?? []).map((node) => visible(hosts.get(node) ?? node.slice(0, 8))).join(", ") || "–"}
-              </Table.Td>
-              <Table.Td>{ago(one.started_at)}</Table.Td>
-              <Table.Td className="user-text">{visible(one.replica ?? one.submission_id ?? "–", 80)}</Table.Td>
-            </Table.Tr>
-          ))}
-        </Table.Tbody>
-      </Table>
-    </Table.ScrollContainer>
+      {workloads.map((one, place) => (
+        <Table.Tr key={`${one.kind} ${one.id} ${one.replica ?? place}`}>
+          <Table.Td>{one.kind}</Table.Td>
+          <Table.Th scope="row" fw={600} className="user-text">
+            <WorkloadLink workload={one} />
+          </Table.Th>
+          <Table.Td>{one.status.toLowerCase()}</Table.Td>
+          <Table.Td className="user-text">
+            {(one.nodes ?? []).map((node) => visible(hosts.get(node) ?? node.slice(0, 8))).join(", ") || "–"}
+          </Table.Td>
+          <Table.Td>{ago(one.started_at)}</Table.Td>
+          <Table.Td className="user-text">{visible(one.replica ?? one.submission_id ?? "–", 80)}</Table.Td>
+        </Table.Tr>
+      ))}
+    </ScrollTable>
   );
 }
 

@@ -15,6 +15,7 @@ import { useDeployments } from "../queries";
 import { DeleteDeployment } from "./DeleteDeployment";
 import { DeploymentDialog } from "./DeploymentDialog";
 import { servedModel } from "./servedModel";
+import { ScrollTable } from "../../../ui/ScrollTable";
 
 type Deployment = Schemas["Deployment"];
 
@@ -55,27 +56,15 @@ function DeploymentTable({ items }: { items: Deployment[] }) {
   const [deleted, setDeleted] = useState<Deployment | null>(null);
   return (
     <>
-      <Table.ScrollContainer
+      <ScrollTable
+        label="Table of deployments"
         minWidth={860}
-        scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of deployments" } }}
+        columns={["Name", "State", "Model", "Canary", "Replicas", "Engine", "Endpoint", "Actions"]}
       >
-        <Table>
-          <Table.Thead>
-            <Table.Tr>
-              {["Name", "State", "Model", "Canary", "Replicas", "Engine", "Endpoint", "Actions"].map((title) => (
-                <Table.Th key={title} scope="col">
-                  {title}
-                </Table.Th>
-              ))}
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {items.map((item) => (
-              <DeploymentRow key={item.name} item={item} onUpdate={() => setUpdated(item)} onDelete={() => setDeleted(item)} />
-            ))}
-          </Table.Tbody>
-        </Table>
-      </Table.ScrollContainer>
+        {items.map((item) => (
+          <DeploymentRow key={item.name} item={item} onUpdate={() => setUpdated(item)} onDelete={() => setDeleted(item)} />
+        ))}
+      </ScrollTable>
       <DeploymentDialog
         key={updated?.name}
         opened={updated !== null}
@@ -101,9 +90,7 @@ function DeploymentRow({ item, onUpdate, onDelete }: { item: Deployment; onUpdat
         <StateBadge state={item.state} />
       </Table.Td>
       <Table.Td className="user-text">{servedModel(item)}</Table.Td>
-      <Table.Td className="user-text">
-        {canary == null ? "–" : `${visible(canary.model)}, ${percent(canary.weight, 0)}`}
-      </Table.Td>
+      <Table.Td className="user-text">{canary == null ? "–" : `${visible(canary.model)}, ${percent(canary.weight, 0)}`}</Table.Td>
       <Table.Td>{replicas.min === replicas.max ? replicas.min : `${replicas.min} to ${replicas.max}`}</Table.Td>
       <Table.Td>{item.engine}</Table.Td>
       <Table.Td>

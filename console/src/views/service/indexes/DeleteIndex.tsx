@@ -2,7 +2,7 @@ import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { api, ask } from "../../../api/client";
 import { visible } from "../../../app/labels";
 import { done, failed } from "../../../ui/notify";
-import { Confirm } from "../Confirm";
+import { Confirm } from "../../../ui/Confirm";
 
 /** Null: no index is about to be deleted. */
 export function DeleteIndex({ name, onClose }: { name: string | null; onClose(): void }) {

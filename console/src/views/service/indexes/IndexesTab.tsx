@@ -1,5 +1,5 @@
 /** The indexes of the project, with the progress of those that are built. */
-import { Button, Group, Table } from "@mantine/core";
+import { Button, Group } from "@mantine/core";
 import { useDisclosure } from "@mantine/hooks";
 import { IconPlus } from "@tabler/icons-react";
 import { useState } from "react";
@@ -11,6 +11,7 @@ import { useIndexes } from "../queries";
 import { DeleteIndex } from "./DeleteIndex";
 import { IndexDialog } from "./IndexDialog";
 import { IndexRow } from "./IndexRow";
+import { ScrollTable } from "../../../ui/ScrollTable";
 
 export function IndexesTab() {
   const indexes = useIndexes();
@@ -48,27 +49,15 @@ function IndexTable({ items, mayWrite }: { items: Schemas["Index"][]; mayWrite: 
   const [deleted, setDeleted] = useState<string | null>(null);
   return (
     <>
-      <Table.ScrollContainer
+      <ScrollTable
+        label="Table of indexes"
         minWidth={900}
-        scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of indexes" } }}
+        columns={["Name", "State", "Model", "Images", "Kind", "Recall", "Size", "Search", "Updates", "Actions"]}
       >
-        <Table>
-          <Table.Thead>
-            <Table.Tr>
-              {["Name", "State", "Model", "Images", "Kind", "Recall", "Size", "Search", "Updates", "Actions"].map((title) => (
-                <Table.Th key={title} scope="col">
-                  {title}
-                </Table.Th>
-              ))}
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {items.map((item) => (
-              <IndexRow key={item.name} item={item} mayWrite={mayWrite} onDelete={() => setDeleted(item.name)} />
-            ))}
-          </Table.Tbody>
-        </Table>
-      </Table.ScrollContainer>
+        {items.map((item) => (
+          <IndexRow key={item.name} item={item} mayWrite={mayWrite} onDelete={() => setDeleted(item.name)} />
+        ))}
+      </ScrollTable>
       <DeleteIndex name={deleted} onClose={() => setDeleted(null)} />
     </>
   );

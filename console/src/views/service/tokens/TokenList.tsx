@@ -11,8 +11,9 @@ import { visible } from "../../../app/labels";
 import { SLOW_MS } from "../../../app/queries";
 import { done, failed } from "../../../ui/notify";
 import { Answer, Empty, StateBadge } from "../../../ui/states";
-import { Confirm } from "../Confirm";
+import { Confirm } from "../../../ui/Confirm";
 import { TokenDialog } from "./TokenDialog";
+import { ScrollTable } from "../../../ui/ScrollTable";
 
 type Token = Schemas["Token"];
 
@@ -42,27 +43,15 @@ function TokenTable({ items, own }: { items: Token[]; own: string | null }) {
   const [revoked, setRevoked] = useState<Token | null>(null);
   return (
     <>
-      <Table.ScrollContainer
+      <ScrollTable
+        label="Table of tokens"
         minWidth={820}
-        scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of tokens" } }}
+        columns={["Name", "State", "Scopes", "Begins with", "Expires", "Created", "By", "Actions"]}
       >
-        <Table>
-          <Table.Thead>
-            <Table.Tr>
-              {["Name", "State", "Scopes", "Begins with", "Expires", "Created", "By", "Actions"].map((title) => (
-                <Table.Th key={title} scope="col">
-                  {title}
-                </Table.Th>
-              ))}
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {items.map((token) => (
-              <TokenRow key={token.id} token={token} isOwn={token.id === own} onRevoke={() => setRevoked(token)} />
-            ))}
-          </Table.Tbody>
-        </Table>
-      </Table.ScrollContainer>
+        {items.map((token) => (
+          <TokenRow key={token.id} token={token} isOwn={token.id === own} onRevoke={() => setRevoked(token)} />
+        ))}
+      </ScrollTable>
       <RevokeToken token={revoked} isOwn={revoked?.id === own} onClose={() => setRevoked(null)} />
     </>
   );
