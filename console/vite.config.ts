@@ -1,5 +1,4 @@
 import react from "@vitejs/plugin-react";
-import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
 
 // The address of a running control plane, for `npm run dev`.
@@ -17,26 +16,8 @@ const withoutForeignPicture = {
   },
 };
 
-/** The console opens with the list of jobs: the browser fetches its files with the first ones, not after they have run. */
-const preloadJobs: Plugin = {
-  name: "preload-jobs",
-  transformIndexHtml: {
-    order: "post",
-    handler(html, { path, bundle }) {
-      const chunks = Object.values(bundle ?? {}).filter((file) => file.type === "chunk");
-      const view = chunks.find((chunk) => chunk.facadeModuleId?.endsWith("views/jobs/JobsPage.tsx"));
-      if (path !== "/index.html" || view === undefined) return [];
-      return [view.fileName, ...view.imports].filter((file) => !html.includes(file)).map((file) => ({
-        tag: "link",
-        attrs: { rel: "modulepreload", crossorigin: true, href: `/${file}` },
-        injectTo: "head" as const,
-      }));
-    },
-  },
-};
-
 export default defineConfig({
-  plugins: [react(), withoutForeignPicture, preloadJobs],
+  plugins: [react(), withoutForeignPicture],
   build: {
     outDir: "../server/tinyclip_server/console/built",
     emptyOutDir: true,
