@@ -6,6 +6,7 @@ the event loop, large ones in one thread of the process, in which no single call
 
 import asyncio
 import codecs
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ _LONG_NUMBER = 128
 """Digits of a number in a large document; converting a number takes time that grows with the square of its digits."""
 _EXACT_BYTES = 1 << 20
 """Size from which documents are searched for long numbers; in a smaller one they cost little."""
+
+_LIST_START = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"(\w{1,100})"[ \t\n\r]*:[ \t\n\r]*\[[ \t\n\r]*(?=\{)')
+_NEXT_OBJECT = re.compile(rb"\}([ \t\n\r]*,[ \t\n\r]*)(?=\{)")
+_LIST_END = re.compile(rb"(?<=\})[ \t\n\r]*\][ \t\n\r]*\}[ \t\n\r]*\Z")
 
 _threads = ThreadPoolExecutor(1, "json")
 
@@ -62,7 +67,7 @@ def parse(body: bytes, limits: Limits = Limits(), *, allow_nul: bool = False) ->
     """Return a JSON document. Raises MalformedJson, UnstorableText, TooComplex."""
     _check_counts(body, limits)
     try:
-        document = from_json(body.removeprefix(codecs.BOM_UTF8), cache_strings="none")
+        document = _from_json(body.removeprefix(codecs.BOM_UTF8))
     except ValueError as error:
         raise _refusal(body, str(error)) from error
     _check_structure(document, limits)
@@ -91,6 +96,40 @@ def _check_counts(body: bytes, limits: Limits) -> None:
         body[start : start + _LONG_NUMBER].isdigit() for start in range(0, len(body), _LONG_NUMBER)
     ):
         raise TooComplex(f"the body has a number of more than {_LONG_NUMBER} digits; write it as 1.5e300")
+
+
+def _from_json(body: bytes) -> Any:
+    """Return a document; a large list of objects is parsed an object at a time: one call for it would hold the interpreter."""
+    if len(body) > _EXACT_BYTES and (start := _LIST_START.match(body)) and (end := _LIST_END.search(body, len(body) - 100)):
+        objects = _objects(body, start.end(), end.start())
+        if objects is not None:
+            return {start[1].decode(): objects}
+    return from_json(body, cache_strings="none")
+
+
+def _objects(body: bytes, start: int, end: int) -> list[Any] | None:
+    """Return the objects that are separated by commas in a part of a body, or None if they are not found.
+
+    An object that is cut off is no JSON, so each part that can be parsed is an object of the list. Together, parts that cannot be
+    parsed may be as long as the body.
+    """
+    objects, failed = [], 0
+    for place, following in _boundaries(body, start, end):
+        try:
+            objects.append(from_json(body[start:place], cache_strings="none"))
+            start = following
+        except ValueError:
+            failed += place - start
+            if failed > len(body):
+                return None
+    return objects if start == end else None
+
+
+def _boundaries(body: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield where an object seems to end, and where the next one begins; the last one ends at `end`."""
+    for found in _NEXT_OBJECT.finditer(body, start, end):
+        yield found.start(1), found.end()
+    yield end, end
 
 
 def _refusal(body: bytes, reason: str) -> ValueError:

@@ -5,6 +5,7 @@ import json
 import threading
 from typing import Any
 
+import pydantic_core
 import pytest
 from tinyclip import bounded_json
 from tinyclip.bounded_json import INLINE_BYTES, Limits, MalformedJson, TooComplex, UnstorableText, off_the_loop, parse
@@ -14,6 +15,60 @@ from tinyclip.bounded_json import INLINE_BYTES, Limits, MalformedJson, TooComple
 def test_documents_are_parsed(document: Any) -> None:
     assert parse(json.dumps(document).encode()) == document
     assert parse(b"\xef\xbb\xbf" + json.dumps(document, ensure_ascii=False).encode()) == document
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [{"id": "a", "vector": [0.5, -1e-7, 3]}, {}, {"": None}],
+        [{"text": 'a"},{"b'}, {"text": "\\"}, {"text": "}, {"}],
+        [{"a": [{}, {"b": {}}]}, {"a": {"b": [[{}, {}]]}}],
+        [{"a": [{}] * 200}],
+        [{}, 1],
+        [{}, [{}]],
+        [{"é😀": "\u2028"}],
+    ],
+)
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n\t", " : ")])
+def test_large_lists_of_objects_are_parsed_like_small_ones(items: list[Any], separators: tuple[str, str]) -> None:
+    document = {"items": [{"text": "a" * (1 << 20)}, *items]}
+
+    assert parse(json.dumps(document, separators=separators).encode()) == document
+    assert parse(json.dumps(document, separators=separators, ensure_ascii=False).encode()) == document
+
+
+def test_a_large_list_of_objects_does_not_hold_the_interpreter() -> None:
+    body = json.dumps({"items": [{"vector": [0.12345] * 1000}] * 900}).encode()
+    calls: list[int] = []
+
+    def from_json(part: bytes, **options: Any) -> Any:
+        calls.append(len(part))
+        return pydantic_core.from_json(part, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bounded_json, "from_json", from_json)
+        parse(body, Limits(values=1_000_000))
+
+    assert len(calls) == 900
+    assert max(calls) < 20_000
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "", "]", "}", "]]}", "]}}", "}]}", ",]}", ",{]}", ',{"a":1,}]}', ',{"a"},{}]}', "]},", "]}\0", ",\v{}]}", "\f]}",
+        '],"a":1}', '],"a":{}}', '],"a":[{}]}', ',{}],"a":[{},{}]}',
+    ],
+)
+def test_large_lists_of_objects_end_like_small_ones(end: str) -> None:
+    small, large = (f'{{"items":[{{"a":"{"a" * size}"}},{{}}{end}'.encode() for size in (1, 1 << 20))
+    try:
+        parse(small)
+    except MalformedJson:
+        with pytest.raises(MalformedJson):
+            parse(large)
+    else:
+        assert parse(large).keys() == parse(small).keys()
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"{}{}", b'{"a":}', b"\xff", b'"\xff"', b"nul"])

@@ -1,10 +1,12 @@
 """The database: one engine, read and write transactions, and the types both databases share."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic_core import PydanticSerializationError, to_json
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, MetaData, event
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
@@ -65,7 +67,8 @@ class Database:
 
         On PostgreSQL a statement may take `statement_s` seconds (None: any time), and a transaction may be idle for `idle_s`.
         """
-        self.engine: AsyncEngine = create_async_engine(url, **({} if url.startswith("sqlite") else engine_options(statement_s)))
+        options = {} if url.startswith("sqlite") else engine_options(statement_s)
+        self.engine: AsyncEngine = create_async_engine(url, json_serializer=_json, **options)
         if self.engine.dialect.name == "sqlite":
             _make_sqlite_transactional(self.engine)
             _let_sqlite_lower_all_letters(self.engine)
@@ -92,6 +95,14 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+def _json(document: Any) -> str:
+    """Return a document as JSON, five times as fast as `json.dumps` does; statements are written on the event loop."""
+    try:
+        return to_json(document, inf_nan_mode="constants").decode()
+    except PydanticSerializationError:
+        return json.dumps(document)  # it has unpaired surrogates, which are no UTF-8
 
 
 def _make_sqlite_transactional(engine: AsyncEngine) -> None:

@@ -40,7 +40,7 @@ async def accept_update(services: Services, session: AsyncSession, project: str,
     await off_the_loop(size, lambda: _check(update.items, embed_dim))
     file = f"{uuid.uuid4().hex}.json"
     path = index_update(name, file)
-    document = await off_the_loop(size, lambda: update.model_dump_json(exclude_none=True).encode())
+    document = await off_the_loop(size, lambda: _written(update))
     await services.store.write_bytes(path, document)
     try:
         row = await service.get(session, project, name, lock=True)
@@ -50,6 +50,13 @@ async def accept_update(services: Services, session: AsyncSession, project: str,
             await services.store.remove(path)  # it was not acknowledged
         raise
     return row
+
+
+def _written(update: IndexUpdate) -> bytes:
+    """Return an update as JSON, written an item at a time: one call for all vectors would hold the interpreter."""
+    items = ",".join(item.model_dump_json(exclude_none=True) for item in update.items)
+    rest = update.model_dump_json(exclude={"items"})
+    return f'{{"items":[{items}],{rest[1:]}'.encode()
 
 
 def _size(item: IndexItem) -> int:

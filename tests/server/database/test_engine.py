@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import JSON, Column, MetaData, Table, event, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from tinyclip_server.database import postgresql
@@ -40,6 +40,16 @@ async def test_a_submit_reads_the_name_and_writes_each_table_once(service: Servi
 async def test_a_commit_on_sqlite_is_flushed_to_the_disk(service: Service) -> None:
     async with service.app.state.services.db.write() as session:
         assert await session.scalar(text("PRAGMA synchronous")) == 2
+
+
+@pytest.mark.parametrize("value", ["é😀", "\ud800", float("inf"), 10**30, {"a": [None, True, 1.5]}], ids=ascii)
+async def test_json_columns_hold_every_json_value(service: Service, value: object) -> None:
+    table = Table("documents", MetaData(), Column("document", JSON))
+    async with service.app.state.services.db.write() as session:
+        await (await session.connection()).run_sync(table.metadata.create_all)
+        await session.execute(insert(table), [{"document": {"value": value}}])
+
+        assert await session.scalar(select(table.c.document)) == {"value": value}
 
 
 @pytest.fixture
