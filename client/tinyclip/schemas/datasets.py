@@ -102,6 +102,11 @@ class DatasetState(StrEnum):
         return self in (DatasetState.READY, DatasetState.FAILED)
 
 
+DatasetAction = Literal["register", "delete"]
+"""`register`: to PUT it again."""
+DatasetVersionAction = Literal["train", "reinforce", "alias", "delete"]
+
+
 class DatasetError(Response):
     """The reason of a failure; `pointer` names the field of the request that caused it, if there is one."""
 
@@ -125,6 +130,8 @@ class Dataset(Response):
     error: DatasetError | None = None
     """The reason why the newest registration failed."""
     ray_submission_id: str | None = None
+    actions: list[DatasetAction] = []
+    """What the state allows to the caller now."""
     created_at: Timestamp
     updated_at: Timestamp
 
@@ -220,6 +227,8 @@ class DatasetVersion(Response):
     image_sizes: ImageSizes | None = None
     findings: dict[str, int] = {}
     """Counts of the report's findings by code."""
+    actions: list[DatasetVersionAction] = []
+    """What the state of the data set allows to the caller now; `alias`: to set aliases to this version, and to remove them."""
     created_at: Timestamp
 
     def resolve(self, spec: JobSpec) -> JobSpec:
@@ -328,6 +337,10 @@ class ReinforcementCost(Response):
     """Epochs after which the time saved exceeds the time spent."""
 
 
+ReinforcementAction = Literal["train", "retry", "delete"]
+"""`retry`: to request it again."""
+
+
 class Reinforcement(Response):
     id: str
     dataset: str
@@ -345,6 +358,8 @@ class Reinforcement(Response):
     message: str = ""
     error: DatasetError | None = None
     ray_submission_id: str | None = None
+    actions: list[ReinforcementAction] = []
+    """What the state allows to the caller now."""
     created_at: Timestamp
     updated_at: Timestamp
     finished_at: Timestamp | None = None

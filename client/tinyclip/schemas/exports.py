@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import Field
 
@@ -61,6 +62,10 @@ class ExportState(StrEnum):
     def terminal(self) -> bool:
         """True when the export has its files, or the reason why there are none."""
         return self in (ExportState.SUCCEEDED, ExportState.FAILED)
+
+
+ExportAction = Literal["retry", "delete"]
+"""`retry`: to request it again."""
 
 
 class ExportError(Response):
@@ -144,6 +149,8 @@ class Export(Response):
     """With a reduced vocabulary."""
     error: ExportError | None = None
     ray_submission_id: str | None
+    actions: list[ExportAction] = []
+    """What the state allows to the caller now."""
     created_at: Timestamp
     updated_at: Timestamp
     finished_at: Timestamp | None

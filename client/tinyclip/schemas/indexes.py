@@ -71,6 +71,10 @@ class IndexState(StrEnum):
         return self in (IndexState.READY, IndexState.FAILED)
 
 
+IndexAction = Literal["build", "update", "delete"]
+"""`build`: to PUT it again. `update`: to add, replace and remove items."""
+
+
 class RejectedItem(Response):
     """An item of an accepted update that could not be embedded; an existing item with its id is kept."""
 
@@ -108,6 +112,8 @@ class Index(Response):
     pending_updates: int = 0
     rejected: list[RejectedItem] = []
     """The newest 20."""
+    actions: list[IndexAction] = []
+    """What the state allows to the caller now."""
     created_at: Timestamp
     updated_at: Timestamp
 

@@ -56,6 +56,9 @@ class KeptPredictions(Response):
     """Equal for two versions that were evaluated on the same images with the same classes."""
 
 
+ModelAction = Literal["deploy", "evaluate", "export", "alias"]
+
+
 class ModelVersion(Response):
     name: str
     version: int
@@ -87,6 +90,8 @@ class ModelVersion(Response):
     job: str | None = None
     lineage: JSON = {}
     files: list[ModelFile] = []
+    actions: list[ModelAction] = []
+    """What the caller can do with it; `alias`: to set aliases to this version, and to remove them."""
     created_at: Timestamp
 
 

@@ -2,8 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import Subquery, func, select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -25,6 +26,17 @@ SHOWN_USERS = 5
 """Jobs and reinforcements that a refused deletion names."""
 MAX_REMOVED = 100
 """Deleted versions whose files are removed in one round."""
+
+
+@dataclass(frozen=True)
+class Users:
+    """Some of the jobs that train on a data set or a version and have not ended, and some of its reinforcements."""
+
+    jobs: Sequence[str] = ()
+    reinforcements: Sequence[str] = ()
+
+
+NO_USERS = Users()
 
 
 async def lock_name(session: AsyncSession, name: str) -> DatasetNameRow:
@@ -105,18 +117,38 @@ async def used_numbers(session: AsyncSession, name: str) -> set[int]:
     return {*versions, *newest}
 
 
-async def jobs_using(session: AsyncSession, name: str, version: int | None = None) -> Sequence[str]:
-    """Return some of the jobs that have not ended and train on a data set, or on a version of it."""
-    mine = [JobRow.dataset["name"].as_string() == name]
-    if version is not None:
-        mine.append(JobRow.dataset["version"].as_integer() == version)
-    query = select(JobRow.id).where(JobRow.state.in_(ACTIVE_JOBS), JobRow.deleted_at.is_(None), *mine)
-    return (await session.scalars(query.order_by(JobRow.created_at).limit(SHOWN_USERS))).all()
+async def users(session: AsyncSession, name: str, version: int | None = None) -> Users:
+    """Return some of the users of a data set, or of a version of it, the oldest first."""
+
+    async def ids(using: Subquery) -> Sequence[str]:
+        mine = [using.c.name == name] if version is None else [using.c.name == name, using.c.version == version]
+        return (await session.scalars(select(using.c.id).where(*mine).order_by(using.c.created_at).limit(SHOWN_USERS))).all()
+
+    return Users(await ids(_training_jobs()), await ids(_reinforcements()))
 
 
-async def reinforcements_of(session: AsyncSession, name: str, version: int | None = None) -> Sequence[str]:
-    """Return some of the reinforcements of a data set, or of a version of it."""
-    query = select(ReinforcementRow.id).where(ReinforcementRow.dataset_name == name)
-    if version is not None:
-        query = query.where(ReinforcementRow.dataset_version == version)
-    return (await session.scalars(query.order_by(ReinforcementRow.created_at).limit(SHOWN_USERS))).all()
+async def users_of_versions(session: AsyncSession, names: Sequence[str]) -> dict[str, dict[int, Users]]:
+    """Return one job and one reinforcement of each version that has some, by name of the data set and number."""
+
+    async def ids(using: Subquery) -> dict[tuple[str, int], Sequence[str]]:
+        version = using.c.name, using.c.version
+        query = select(*version, func.min(using.c.id)).where(using.c.name.in_(names)).group_by(*version)
+        return {(name, number): [id] for name, number, id in await session.execute(query)}
+
+    jobs, reinforcements = await ids(_training_jobs()), await ids(_reinforcements())
+    found: dict[str, dict[int, Users]] = defaultdict(dict)
+    for name, version in {*jobs, *reinforcements}:
+        found[name][version] = Users(jobs.get((name, version), ()), reinforcements.get((name, version), ()))
+    return found
+
+
+def _training_jobs() -> Subquery:
+    """Return the jobs that have not ended and train on a version."""
+    name, version = JobRow.dataset["name"].as_string(), JobRow.dataset["version"].as_integer()
+    query = select(JobRow.id, JobRow.created_at, name.label("name"), version.label("version"))
+    return query.where(JobRow.state.in_(ACTIVE_JOBS), JobRow.deleted_at.is_(None)).subquery()
+
+
+def _reinforcements() -> Subquery:
+    name, version = ReinforcementRow.dataset_name, ReinforcementRow.dataset_version
+    return select(ReinforcementRow.id, ReinforcementRow.created_at, name.label("name"), version.label("version")).subquery()

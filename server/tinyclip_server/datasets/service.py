@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip.schemas import Dataset, DatasetPut, DatasetState
+from tinyclip.schemas import Dataset, DatasetAction, DatasetPut, DatasetState
 
 from tinyclip_server.backends.shards import expect_shards
 from tinyclip_server.database.tables import DatasetAliasRow, DatasetRow
 from tinyclip_server.datasets import repository
+from tinyclip_server.datasets.actions import dataset_actions, refusal, version_refusal
+from tinyclip_server.http.callers import Caller
 from tinyclip_server.http.resources import begin_ray_job, mark_deleting
 from tinyclip_server.http.services import Services
 from tinyclip_server.models.teachers import pin
@@ -46,8 +48,8 @@ async def put(session: AsyncSession, project: str, name: str, body: DatasetPut) 
         same = False
     elif row.project != project:
         raise Conflict(f"the name {name} is taken; choose another", code="name_taken")
-    elif row.state == DatasetState.DELETING:
-        raise Conflict(f"data set {name} is being deleted; wait until GET answers 404", code="dataset_deleting")
+    elif (refused := refusal("register", row)) is not None:
+        raise refused
     else:
         same = DatasetPut.model_validate(row.spec) == body
     if same and row.state == DatasetState.REGISTERING:
@@ -84,51 +86,53 @@ async def get(session: AsyncSession, project: str, name: str, *, lock: bool = Fa
 
 
 async def delete(session: AsyncSession, row: DatasetRow) -> None:
-    """Mark a data set for deletion; its row is deleted after its Ray job has ended and its files are removed. Raises Conflict."""
-    await expect_unused(session, row.name)
+    """Mark a data set for deletion; its row is deleted after its Ray job has ended and its files are removed.
+
+    The data set must be locked. Repeated, it is a no-op. Raises Conflict while it is used.
+    """
+    if row.state == DatasetState.DELETING:
+        return
+    if (refused := refusal("delete", row, await repository.users(session, row.name))) is not None:
+        raise refused
     mark_deleting(row)
     await session.flush()
 
 
-async def expect_unused(session: AsyncSession, name: str, version: int | None = None) -> None:
-    """Raise Conflict while a data set, or a version of it, has reinforcements, or a job that has not ended trains on it.
-
-    The data set must be locked.
-    """
-    reference = name if version is None else f"{name}@{version}"
-    if jobs := await repository.jobs_using(session, name, version):
-        message = f"{', '.join(jobs)} trains on {reference}; cancel it, or wait until it has ended"
-        raise Conflict(message, code="dataset_in_use")
-    if reinforcements := await repository.reinforcements_of(session, name, version):
-        message = f"{reference} has reinforcements, {', '.join(reinforcements)}; delete them first"
-        raise Conflict(message, code="dataset_in_use")
-
-
 async def set_alias(session: AsyncSession, row: DatasetRow, alias: str, version: int) -> None:
-    """Set an alias to a version that exists."""
+    """Set an alias to a version that exists. Raises Conflict."""
+    if (refused := version_refusal("alias", row, version)) is not None:
+        raise refused
     await session.merge(DatasetAliasRow(dataset_name=row.name, alias=alias, version=version))
     await session.flush()
 
 
 async def remove_alias(session: AsyncSession, row: DatasetRow, alias: str) -> None:
-    """Remove an alias. Raises NotFound."""
+    """Remove an alias. Raises NotFound, Conflict."""
     found = await session.get(DatasetAliasRow, (row.name, alias))
     if found is None:
         known = ", ".join((await repository.aliases(session, [row.name]))[row.name]) or "none"
         raise NotFound(f"data set {row.name} has no alias {alias}; it has {known}", code="no_such_alias")
+    if (refused := version_refusal("alias", row, found.version)) is not None:
+        raise refused
     await session.delete(found)
     await session.flush()
 
 
-async def views(session: AsyncSession, rows: Sequence[DatasetRow]) -> dict[str, Dataset]:
-    """Return the documents of data sets, by name."""
+async def views(session: AsyncSession, caller: Caller, rows: Sequence[DatasetRow]) -> dict[str, Dataset]:
+    """Return the documents of data sets for a caller, by name."""
     names = [row.name for row in rows]
     numbers, aliases = await repository.version_numbers(session, names), await repository.aliases(session, names)
-    return {row.name: _view(row, numbers.get(row.name, []), aliases.get(row.name, {})) for row in rows}
+    users = await repository.users_of_versions(session, names)
+
+    def one(row: DatasetRow) -> Dataset:
+        actions = dataset_actions(caller, row, users.get(row.name, {}))
+        return _view(row, numbers.get(row.name, []), aliases.get(row.name, {}), actions)
+
+    return {row.name: one(row) for row in rows}
 
 
-async def view(session: AsyncSession, row: DatasetRow) -> Dataset:
-    return (await views(session, [row]))[row.name]
+async def view(session: AsyncSession, caller: Caller, row: DatasetRow) -> Dataset:
+    return (await views(session, caller, [row]))[row.name]
 
 
 def etag(row: DatasetRow) -> str:
@@ -136,10 +140,10 @@ def etag(row: DatasetRow) -> str:
     return f"{row.version}.{row.state}-{row.next_segment}"
 
 
-def _view(row: DatasetRow, versions: list[int], aliases: dict[str, int]) -> Dataset:
+def _view(row: DatasetRow, versions: list[int], aliases: dict[str, int], actions: list[DatasetAction]) -> Dataset:
     return Dataset.model_validate({
         "name": row.name, "state": row.state, "latest": versions[-1] if versions else None, "aliases": aliases,
         "versions": versions, "source": row.spec["source"], "holdout": row.spec["holdout"], "progress": row.progress,
-        "message": row.message, "error": row.error, "ray_submission_id": row.ray_submission_id, "created_at": row.created_at,
-        "updated_at": row.updated_at,
+        "message": row.message, "error": row.error, "ray_submission_id": row.ray_submission_id, "actions": actions,
+        "created_at": row.created_at, "updated_at": row.updated_at,
     })

@@ -11,25 +11,26 @@ from tinyclip_server.http.bodies import BoundedRoute
 from tinyclip_server.http.conditions import IfNoneMatch, matches, quoted
 from tinyclip_server.http.pagination import Paging, page_token
 from tinyclip_server.http.resources import THUMBNAIL_RESPONSES
-from tinyclip_server.http.services import Project, ReadSession, ServicesDep, WriteSession
+from tinyclip_server.http.services import CallerDep, Project, ReadSession, ServicesDep, WriteSession
 
 router = APIRouter(route_class=BoundedRoute, prefix="/datasets/{name}/versions", tags=["datasets"])
 
 
 @router.get("", response_model=Page[DatasetVersion])
-async def find(name: str, session: ReadSession, project: Project, paging: Paging) -> Page[DatasetVersion]:
+async def find(name: str, session: ReadSession, caller: CallerDep, paging: Paging) -> Page[DatasetVersion]:
     """List the versions of a data set, newest first."""
-    await service.get(session, project, name)
+    dataset = await service.get(session, caller.project, name)
     rows = await repository.versions_before(session, name, paging.after_number() or None, paging.page_size + 1)
-    aliases = (await repository.aliases(session, [name])).get(name, {})
-    return paging.page(rows, lambda row: versions.view(row, aliases), lambda row: (row.version,))
+    views = await versions.views(session, caller, dataset, rows)
+    return paging.page(rows, lambda row: views[row.version], lambda row: (row.version,))
 
 
 @router.get("/{version}", response_model=DatasetVersion)
-async def get(name: str, version: str, session: ReadSession, project: Project) -> DatasetVersion:
+async def get(name: str, version: str, session: ReadSession, caller: CallerDep) -> DatasetVersion:
     """Get a version by number, alias or `latest`."""
-    row = await versions.resolve(session, project, name, version)
-    return versions.view(row, (await repository.aliases(session, [name])).get(name, {}))
+    row = await versions.resolve(session, caller.project, name, version)
+    dataset = await service.get(session, caller.project, name)
+    return (await versions.views(session, caller, dataset, [row]))[row.version]
 
 
 @router.delete("/{version}", status_code=204)

@@ -1,17 +1,20 @@
 """Operations on versions of data sets. Each function works in the caller's transaction and only flushes."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from sqlalchemy import delete as delete_rows
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.artifacts.paths import dataset_report, dataset_version
-from tinyclip.schemas import DatasetReport, DatasetState, DatasetVersion
+from tinyclip.schemas import DatasetReport, DatasetVersion, DatasetVersionAction
 
 from tinyclip_server.backends.artifacts import AsyncArtifactsStore
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import DatasetAliasRow, DatasetRow, DatasetVersionRow
 from tinyclip_server.datasets import repository, service
-from tinyclip_server.problems import Conflict, NotFound
+from tinyclip_server.datasets.actions import deleted, version_actions, version_refusal
+from tinyclip_server.http.callers import Caller
+from tinyclip_server.problems import NotFound
 
 LATEST = "latest"
 
@@ -40,15 +43,19 @@ def expect_report(document: bytes | None, version: DatasetVersion, place: str) -
     return DatasetReport.model_validate_json(document)
 
 
-async def lock(session: AsyncSession, project: str, version: DatasetVersion, *, exclusive: bool = False) -> None:
-    """Lock a version's data set against its deletion; `exclusive`: also against others that call this.
+async def lock(
+    session: AsyncSession, project: str, version: DatasetVersion, action: DatasetVersionAction, *, exclusive: bool = False
+) -> None:
+    """Lock a version's data set against its deletion, for an action; `exclusive`: also against others that call this.
 
-    Raises Conflict if the version is deleted.
+    Raises Conflict if the version is deleted or does not allow it.
     """
     find = partial(repository.find, lock=True) if exclusive else repository.find_shared
     row = await find(session, project, version.name)
-    if row is None or row.state == DatasetState.DELETING or not await repository.version(session, version.name, version.version):
-        raise Conflict(f"data set {version.name}@{version.version} is deleted; name another version", code="dataset_deleted")
+    if row is None or not await repository.version(session, version.name, version.version):
+        raise deleted(f"{version.name}@{version.version}")
+    if (refused := version_refusal(action, row, version.version)) is not None:
+        raise refused
 
 
 async def read_report(store: AsyncArtifactsStore, version: DatasetVersion) -> DatasetReport:
@@ -70,23 +77,30 @@ async def register(session: AsyncSession, row: DatasetRow, document: DatasetVers
 
 
 async def delete(session: AsyncSession, row: DatasetRow, version: DatasetVersionRow) -> None:
-    """Hide a version and remove its aliases; its files are removed later. The data set must be locked.
-
-    Raises Conflict if the version is used. A registration uses the newest one: it compares its shards with it.
-    """
-    await service.expect_unused(session, version.dataset_name, version.version)
-    if row.state == DatasetState.REGISTERING:
-        message = f"data set {row.name} is being registered; wait until it is ready, or delete all of it"
-        raise Conflict(message, code="dataset_registering")
+    """Hide a version and remove its aliases; its files are removed later. The data set must be locked. Raises Conflict."""
+    users = await repository.users(session, row.name, version.version)
+    if (refused := version_refusal("delete", row, version.version, users)) is not None:
+        raise refused
     version.deleted_at = now()
     mine = (DatasetAliasRow.dataset_name == version.dataset_name, DatasetAliasRow.version == version.version)
     await session.execute(delete_rows(DatasetAliasRow).where(*mine))
     await session.flush()
 
 
-def view(row: DatasetVersionRow, aliases: dict[str, int]) -> DatasetVersion:
+async def views(
+    session: AsyncSession, caller: Caller, dataset: DatasetRow, rows: Sequence[DatasetVersionRow]
+) -> dict[int, DatasetVersion]:
+    """Return the documents of versions of a data set for a caller, by number."""
+    aliases = (await repository.aliases(session, [dataset.name])).get(dataset.name, {})
+    users = (await repository.users_of_versions(session, [dataset.name])).get(dataset.name, {})
+    return {row.version: view(row, aliases, version_actions(caller, dataset, row.version, users)) for row in rows}
+
+
+def view(
+    row: DatasetVersionRow, aliases: dict[str, int], actions: Sequence[DatasetVersionAction] = ()
+) -> DatasetVersion:
     mine = [alias for alias, version in aliases.items() if version == row.version]
-    return DatasetVersion.model_validate({**row.document, "aliases": mine})
+    return DatasetVersion.model_validate({**row.document, "aliases": mine, "actions": list(actions)})
 
 
 async def _known(session: AsyncSession, name: str) -> str:

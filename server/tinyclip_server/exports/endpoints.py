@@ -7,17 +7,18 @@ from tinyclip.schemas import Export, ExportPost, Page
 from tinyclip_server.database.tables import ExportRow
 from tinyclip_server.exports import repository, service
 from tinyclip_server.http.bodies import BoundedRoute
+from tinyclip_server.http.callers import Caller
 from tinyclip_server.http.conditions import IfMatch, expect_match
 from tinyclip_server.http.idempotency import Idempotent
 from tinyclip_server.http.resources import resource_response
-from tinyclip_server.http.services import Project, ReadSession, WriteSession
+from tinyclip_server.http.services import CallerDep, ReadSession, WriteSession
 
 router = APIRouter(route_class=BoundedRoute, prefix="/models/{name}/versions/{version}/exports", tags=["models"])
 
 
 @router.post("", status_code=202, response_model=Page[Export])
 async def create(
-    name: str, version: str, body: ExportPost, project: Project, session: WriteSession, idempotent: Idempotent
+    name: str, version: str, body: ExportPost, caller: CallerDep, session: WriteSession, idempotent: Idempotent
 ) -> Response:
     """Export a version, with one Ray job a format. Formats that exist or are in progress are not exported again.
 
@@ -25,36 +26,36 @@ async def create(
     """
 
     async def make() -> tuple[BaseModel, dict[str, str]]:
-        rows = await service.create(session, project, name, version, body)
+        rows = await service.create(session, caller.project, name, version, body)
         location = f"/v1/models/{rows[0].model_name}/versions/{rows[0].model_version}/exports"
-        return Page[Export](items=[service.view(row) for row in rows]), {"Location": location}
+        return Page[Export](items=[service.view(row, caller) for row in rows]), {"Location": location}
 
     return await idempotent.respond(session, 202, make)
 
 
 @router.get("", response_model=Page[Export])
-async def find(name: str, version: str, session: ReadSession, project: Project) -> Page[Export]:
+async def find(name: str, version: str, session: ReadSession, caller: CallerDep) -> Page[Export]:
     """List the exports of a version, by name."""
-    model, number = await service.find_version(session, project, name, version)
-    return Page(items=[service.view(row) for row in await repository.of_version(session, model, number)])
+    model, number = await service.find_version(session, caller.project, name, version)
+    return Page(items=[service.view(row, caller) for row in await repository.of_version(session, model, number)])
 
 
 @router.get("/{export}", response_model=Export)
-async def get(name: str, version: str, export: str, session: ReadSession, project: Project) -> Response:
+async def get(name: str, version: str, export: str, session: ReadSession, caller: CallerDep) -> Response:
     """Get an export by name, such as `onnx` or `onnx-int8`."""
-    return _response(await service.get(session, project, name, version, export), 200)
+    return _response(await service.get(session, caller.project, name, version, export), caller, 200)
 
 
 @router.delete("/{export}", status_code=202, response_model=Export)
 async def delete(
-    name: str, version: str, export: str, session: WriteSession, project: Project, if_match: IfMatch = None
+    name: str, version: str, export: str, session: WriteSession, caller: CallerDep, if_match: IfMatch = None
 ) -> Response:
     """Delete an export and its files, stopping it if it runs."""
-    row = await service.get(session, project, name, version, export, lock=True)
+    row = await service.get(session, caller.project, name, version, export, lock=True)
     expect_match(if_match, service.etag(row))
     await service.delete(session, row)
-    return _response(row, 202)
+    return _response(row, caller, 202)
 
 
-def _response(row: ExportRow, status: int) -> Response:
-    return resource_response(service.view(row), service.etag(row), status)
+def _response(row: ExportRow, caller: Caller, status: int) -> Response:
+    return resource_response(service.view(row, caller), service.etag(row), status)

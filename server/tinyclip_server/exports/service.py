@@ -8,6 +8,8 @@ from tinyclip.schemas.exports import EXPORTS, export_name, unavailable_formats, 
 
 from tinyclip_server.database.tables import ExportRow, ModelVersionRow
 from tinyclip_server.exports import repository
+from tinyclip_server.exports.actions import allowed, possible
+from tinyclip_server.http.callers import Caller
 from tinyclip_server.http.resources import begin_ray_job, mark_deleting, new_id
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, InvalidInput, NotFound
@@ -26,12 +28,12 @@ async def create(session: AsyncSession, project: str, model: str, which: str, bo
     names = {format: export_name(format, body.options) for format in body.formats}
     known = {row.name: row for row in await repository.of_version(session, model, number)}
     for name in names.values():
-        if name in known and known[name].state == ExportState.DELETING:
+        if name in known and "delete" not in possible(known[name]):
             raise Conflict(f"export {name} of {model}@{number} is being deleted; wait until it is gone", code="export_deleting")
     rows = []
     for format, name in names.items():
         row = known.get(name) or _new(session, project, model, number, format, body.options)
-        if row.state == ExportState.FAILED or row.version == 0:
+        if row.version == 0 or "retry" in possible(row):
             row.request, row.lost, row.error, row.finished_at = {**_request(row), "tasks": tasks}, 0, None, None
             begin_attempt(row, row.attempt + 1)
         rows.append(row)
@@ -61,7 +63,12 @@ async def get(session: AsyncSession, project: str, model: str, which: str, name:
 
 
 async def delete(session: AsyncSession, row: ExportRow) -> None:
-    """Remove an export's files from its version and mark it for deletion; its row is deleted after its Ray job and its files."""
+    """Remove an export's files from its version and mark it for deletion; its row is deleted after its Ray job and its files.
+
+    Repeated, it is a no-op.
+    """
+    if "delete" not in possible(row):
+        return
     mark_deleting(row)
     await list_files(session, row, [])
     await session.flush()
@@ -78,14 +85,14 @@ async def list_files(session: AsyncSession, row: ExportRow, files: list[dict[str
     version.document = {**version.document, "files": [*others, *added]}
 
 
-def view(row: ExportRow) -> Export:
+def view(row: ExportRow, caller: Caller) -> Export:
     document = row.document or {}
     return Export.model_validate({
         "name": row.name, "model": f"{row.model_name}@{row.model_version}", "format": row.format, "int8": row.int8,
         **_options(row), "state": row.state, "progress": row.progress, "message": row.message,
         "files": document.get("files", []), "check": document.get("check"), "reduction": document.get("reduction"),
-        "error": row.error, "ray_submission_id": row.ray_submission_id, "created_at": row.created_at,
-        "updated_at": row.updated_at, "finished_at": row.finished_at,
+        "error": row.error, "ray_submission_id": row.ray_submission_id, "actions": allowed(caller, row),
+        "created_at": row.created_at, "updated_at": row.updated_at, "finished_at": row.finished_at,
     })
 
 

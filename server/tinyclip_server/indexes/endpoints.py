@@ -12,11 +12,12 @@ from tinyclip.schemas.indexes import LONGEST_ID
 
 from tinyclip_server.database.tables import IndexRow
 from tinyclip_server.http.bodies import BoundedRoute, VectorsRoute
+from tinyclip_server.http.callers import Caller
 from tinyclip_server.http.conditions import IfMatch, IfNoneMatch, expect_match, matches, quoted
 from tinyclip_server.http.idempotency import Idempotent, IdempotentRequest
 from tinyclip_server.http.pagination import Paging
 from tinyclip_server.http.resources import THUMBNAIL_RESPONSES, resource_response
-from tinyclip_server.http.services import Project, ReadSession, Services, ServicesDep, WriteSession
+from tinyclip_server.http.services import CallerDep, Project, ReadSession, Services, ServicesDep, WriteSession
 from tinyclip_server.indexes import items, repository, service
 
 router = APIRouter(route_class=BoundedRoute, prefix="/indexes", tags=["indexes"])
@@ -27,23 +28,23 @@ Name = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
 
 @router.put("/{name}", status_code=202, response_model=Index)
-async def put(name: Name, body: IndexPut, services: ServicesDep, session: WriteSession, project: Project) -> Response:
+async def put(name: Name, body: IndexPut, services: ServicesDep, session: WriteSession, caller: CallerDep) -> Response:
     """Build an index from shards in a Ray job. An older build stays searchable until the new one is done."""
-    await service.check(services, project, body)
-    return _response(await service.put(session, project, name, body), 202)
+    await service.check(services, caller.project, body)
+    return _response(await service.put(session, caller.project, name, body), caller, 202)
 
 
 @router.get("", response_model=Page[Index])
-async def find(session: ReadSession, project: Project, paging: Paging) -> Page[Index]:
+async def find(session: ReadSession, caller: CallerDep, paging: Paging) -> Page[Index]:
     """List indexes by name."""
-    rows = await repository.by_name(session, project, paging.after_name(), paging.page_size + 1)
-    return paging.page(rows, service.view, lambda row: (row.name,))
+    rows = await repository.by_name(session, caller.project, paging.after_name(), paging.page_size + 1)
+    return paging.page(rows, lambda row: service.view(row, caller), lambda row: (row.name,))
 
 
 @router.get("/{name}", response_model=Index)
-async def get(name: str, session: ReadSession, project: Project) -> Response:
+async def get(name: str, session: ReadSession, caller: CallerDep) -> Response:
     """Get an index."""
-    return _response(await service.get(session, project, name), 200)
+    return _response(await service.get(session, caller.project, name), caller, 200)
 
 
 @router.get("/{name}/items/{id:path}/thumbnail", response_class=Response, responses=THUMBNAIL_RESPONSES)
@@ -78,41 +79,41 @@ async def get_item(name: str, id: ItemId, services: ServicesDep, session: ReadSe
 
 @items_router.post("/{name}/items", status_code=202, response_model=Index)
 async def add(
-    name: str, body: IndexItems, services: ServicesDep, session: WriteSession, project: Project, idempotent: Idempotent
+    name: str, body: IndexItems, services: ServicesDep, session: WriteSession, caller: CallerDep, idempotent: Idempotent
 ) -> Response:
     """Add items, or replace those with the same ids, without a new build.
 
     `updates` of the response is the number of this update; searches see it once `applied_updates` has reached it.
     """
-    return await _update(name, IndexUpdate(items=body.items), services, session, project, idempotent)
+    return await _update(name, IndexUpdate(items=body.items), services, session, caller, idempotent)
 
 
 @router.delete("/{name}/items/{id:path}", status_code=202, response_model=Index)
 async def remove(
-    name: str, id: str, services: ServicesDep, session: WriteSession, project: Project, idempotent: Idempotent
+    name: str, id: str, services: ServicesDep, session: WriteSession, caller: CallerDep, idempotent: Idempotent
 ) -> Response:
     """Remove an item; a no-op if the index has no such id. Searches see it as they see added items."""
-    return await _update(name, IndexUpdate(removed=[id]), services, session, project, idempotent)
+    return await _update(name, IndexUpdate(removed=[id]), services, session, caller, idempotent)
 
 
 @router.delete("/{name}", status_code=202, response_model=Index)
-async def delete(name: str, session: WriteSession, project: Project, if_match: IfMatch = None) -> Response:
+async def delete(name: str, session: WriteSession, caller: CallerDep, if_match: IfMatch = None) -> Response:
     """Delete an index and its files, stopping a build that runs."""
-    row = await service.get(session, project, name, lock=True)
+    row = await service.get(session, caller.project, name, lock=True)
     expect_match(if_match, service.etag(row))
     await service.delete(session, row)
-    return _response(row, 202)
+    return _response(row, caller, 202)
 
 
 async def _update(
-    name: str, update: IndexUpdate, services: Services, session: AsyncSession, project: str, idempotent: IdempotentRequest
+    name: str, update: IndexUpdate, services: Services, session: AsyncSession, caller: Caller, idempotent: IdempotentRequest
 ) -> Response:
     async def make() -> tuple[BaseModel, dict[str, str]]:
-        row = await items.accept_update(services, session, project, name, update)
-        return service.view(row), {"ETag": quoted(service.etag(row))}
+        row = await items.accept_update(services, session, caller.project, name, update)
+        return service.view(row, caller), {"ETag": quoted(service.etag(row))}
 
     return await idempotent.respond(session, 202, make)
 
 
-def _response(row: IndexRow, status: int) -> Response:
-    return resource_response(service.view(row), service.etag(row), status)
+def _response(row: IndexRow, caller: Caller, status: int) -> Response:
+    return resource_response(service.view(row, caller), service.etag(row), status)

@@ -9,9 +9,11 @@ from tinyclip.schemas import Index, IndexPut, IndexState, ModelVersion
 from tinyclip_server.backends.shards import expect_shards
 from tinyclip_server.database.engine import now
 from tinyclip_server.database.tables import IndexRow, IndexUpdateRow
+from tinyclip_server.http.callers import Caller
 from tinyclip_server.http.resources import begin_ray_job, mark_deleting
 from tinyclip_server.http.services import Services
 from tinyclip_server.indexes import database, repository
+from tinyclip_server.indexes.actions import allowed, refusal
 from tinyclip_server.models import service as models
 from tinyclip_server.problems import Conflict, InvalidInput, NotFound
 
@@ -50,8 +52,8 @@ async def put(session: AsyncSession, project: str, name: str, body: IndexPut) ->
         session.add(row)
     elif row.project != project:
         raise Conflict(f"the name {name} is taken; choose another", code="name_taken")
-    elif row.state == IndexState.DELETING:
-        raise Conflict(f"index {name} is being deleted; wait until GET answers 404", code="index_deleting")
+    elif (refused := refusal("build", row)) is not None:
+        raise refused
     elif same and row.state != IndexState.FAILED and (row.state == IndexState.BUILDING or body.source is None):
         return row
     elif body.source is None and not same:
@@ -128,11 +130,8 @@ async def get(session: AsyncSession, project: str, name: str, *, lock: bool = Fa
 
 def expect_changeable(row: IndexRow) -> None:
     """Raise Conflict if an index accepts no updates."""
-    if row.state == IndexState.DELETING:
-        raise Conflict(f"index {row.name} is being deleted", code="index_deleting")
-    if row.state == IndexState.FAILED:
-        remedy = "PUT it again, then repeat the update"
-        raise Conflict(f"index {row.name} has failed and accepts no updates: {row.message}; {remedy}", code="index_failed")
+    if (refused := refusal("update", row)) is not None:
+        raise refused
 
 
 async def accept_update(session: AsyncSession, row: IndexRow, file: str) -> None:
@@ -147,19 +146,20 @@ async def accept_update(session: AsyncSession, row: IndexRow, file: str) -> None
 
 
 async def delete(session: AsyncSession, row: IndexRow) -> None:
-    """Mark an index for deletion; its row is deleted after its Ray job has ended and its files are removed."""
-    mark_deleting(row)
-    await session.flush()
+    """Mark an index for deletion; its row is deleted after its Ray job has ended and its files are removed. Repeated: a no-op."""
+    if refusal("delete", row) is None:
+        mark_deleting(row)
+        await session.flush()
 
 
-def view(row: IndexRow) -> Index:
+def view(row: IndexRow, caller: Caller) -> Index:
     return Index.model_validate({
         "name": row.name, "model": f"{row.model_name}@{row.model_version}", "state": row.state, "kind": row.kind,
         "store": row.spec.get("store", "files"), "codes": row.spec.get("codes", "float"),
         "dimensions": row.spec.get("dimensions"), "bytes": row.bytes, "search_ms": row.search_ms,
         "recall": row.recall, "count": row.count, "progress": row.progress, "message": row.message, "updates": row.updates,
         "applied_updates": row.applied, "pending_updates": row.updates - row.applied, "rejected": row.rejected,
-        "created_at": row.created_at, "updated_at": row.updated_at,
+        "actions": allowed(caller, row), "created_at": row.created_at, "updated_at": row.updated_at,
     })  # fmt: skip
 
 

@@ -86,7 +86,7 @@ async def retry(session: AsyncSession, project: str, job_id: str) -> JobRow:
 
 async def _lock_data(session: AsyncSession, project: str, spec: JobSpec, dataset: DatasetVersion) -> None:
     """Lock what a new job trains on against its deletion. Raises Conflict if it is deleted."""
-    await versions.lock(session, project, dataset)
+    await versions.lock(session, project, dataset, "train")
     if spec.data.train.reinforcement is not None:
         await reinforcements.lock(session, spec.data.train.reinforcement)
 

@@ -9,7 +9,7 @@ from tinyclip.schemas import AliasPut, Comparison, ImportUpload, Model, ModelFil
 from tinyclip_server.http.bodies import BoundedRoute
 from tinyclip_server.http.idempotency import IdempotencyKey, IdempotentRequest, fingerprint
 from tinyclip_server.http.pagination import Paging
-from tinyclip_server.http.services import Project, ReadSession, ServicesDep, WriteSession
+from tinyclip_server.http.services import CallerDep, Project, ReadSession, ServicesDep, WriteSession
 from tinyclip_server.models import imports, repository, service
 from tinyclip_server.models.files import file_response, find_file
 from tinyclip_server.problems import InvalidInput, UnknownMedia
@@ -49,19 +49,19 @@ async def get(name: str, session: ReadSession, project: Project) -> Model:
 
 
 @router.get("/{name}/versions", response_model=Page[ModelVersion])
-async def versions(name: str, session: ReadSession, project: Project, paging: Paging) -> Page[ModelVersion]:
+async def versions(name: str, session: ReadSession, caller: CallerDep, paging: Paging) -> Page[ModelVersion]:
     """List a model's versions, newest first."""
-    await service.get(session, project, name)
+    await service.get(session, caller.project, name)
     before = paging.after_number() or None
     rows = await repository.versions_before(session, name, before, paging.page_size + 1)
-    aliases = await repository.aliases(session, name)
-    return paging.page(rows, lambda row: service.version_view(row, aliases), lambda row: (row.version,))
+    aliases, actions = await repository.aliases(session, name), service.allowed(caller)
+    return paging.page(rows, lambda row: service.version_view(row, aliases, actions), lambda row: (row.version,))
 
 
 @router.get("/{name}/versions/{version}", response_model=ModelVersion)
-async def get_version(name: str, version: str, session: ReadSession, project: Project) -> ModelVersion:
+async def get_version(name: str, version: str, session: ReadSession, caller: CallerDep) -> ModelVersion:
     """Get a version by number, alias or `latest`."""
-    return await service.get_version(session, project, name, version)
+    return await service.get_version(session, caller.project, name, version, service.allowed(caller))
 
 
 @router.get("/{name}/versions/{version}/files", response_model=Page[ModelFile])
@@ -99,7 +99,7 @@ async def remove_alias(name: str, alias: Alias, session: WriteSession, project: 
 async def import_model(
     request: Request,
     services: ServicesDep,
-    project: Project,
+    caller: CallerDep,
     options: Annotated[ImportUpload, Query()],
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
@@ -111,6 +111,7 @@ async def import_model(
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in IMPORT_BODY["content"]:
         raise UnknownMedia(f"the media type {kind or '(none)'} is not supported; send {', '.join(IMPORT_BODY['content'])}")
+    project = caller.project
     async with services.importer.admit(project), imports.workspace(services) as folder:
         if kind == "application/json":
             source = await imports.named_source(request)
@@ -123,7 +124,8 @@ async def import_model(
         )
 
         async def make() -> tuple[BaseModel, dict[str, str]]:
-            version = await imports.make_version(session, services, project, source, folder)
+            made = await imports.make_version(session, services, project, source, folder)
+            version = made.model_copy(update={"actions": service.allowed(caller)})
             return version, {"Location": f"/v1/models/{version.name}/versions/{version.version}"}
 
         async with services.db.write() as session:

@@ -1,14 +1,16 @@
 """Operations on models. Each function works in the caller's transaction and only flushes."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, get_args
 
 from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip.schemas import ComparedModel, KeptPredictions, Model, ModelVersion, Scores
+from tinyclip.schemas import ComparedModel, KeptPredictions, Model, ModelAction, ModelVersion, Scope, Scores
 
 from tinyclip_server.database.tables import AliasRow, ModelRow, ModelVersionRow
+from tinyclip_server.http.callers import Caller
 from tinyclip_server.models import repository
 from tinyclip_server.problems import Conflict, InvalidInput, NotFound
 
@@ -51,16 +53,23 @@ async def view(session: AsyncSession, model: ModelRow) -> Model:
     )
 
 
-async def get_version(session: AsyncSession, project: str, name: str, which: str) -> ModelVersion:
+def allowed(caller: Caller) -> list[ModelAction]:
+    """Return what a caller can do with a version; versions have no states, and none is deleted."""
+    return list(get_args(ModelAction)) if caller.may(Scope.WRITE) else []
+
+
+async def get_version(
+    session: AsyncSession, project: str, name: str, which: str, actions: Sequence[ModelAction] = ()
+) -> ModelVersion:
     """Return a version by number, alias or `latest`. Raises NotFound."""
     name, version = await resolve(session, project, f"{name}@{which}")
     row = await session.get_one(ModelVersionRow, (name, version))
-    return version_view(row, await repository.aliases(session, name))
+    return version_view(row, await repository.aliases(session, name), actions)
 
 
-def version_view(row: ModelVersionRow, aliases: dict[str, int]) -> ModelVersion:
+def version_view(row: ModelVersionRow, aliases: dict[str, int], actions: Sequence[ModelAction] = ()) -> ModelVersion:
     mine = [alias for alias, version in aliases.items() if version == row.version]
-    return ModelVersion.model_validate({**row.document, "aliases": mine})
+    return ModelVersion.model_validate({**row.document, "aliases": mine, "actions": list(actions)})
 
 
 async def claim_name(session: AsyncSession, project: str, name: str) -> None:

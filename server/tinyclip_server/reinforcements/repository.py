@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import ColumnElement, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from tinyclip.schemas import ReinforcementState
 
@@ -54,6 +54,20 @@ async def unsettled(session: AsyncSession) -> Sequence[ReinforcementRow]:
 
 async def jobs_using(session: AsyncSession, id: str) -> Sequence[str]:
     """Return some of the jobs that have not ended and train on a reinforcement."""
-    used = JobRow.spec["data"]["train"]["reinforcement"].as_string() == id
-    query = select(JobRow.id).where(JobRow.state.in_(ACTIVE_JOBS), JobRow.deleted_at.is_(None), used)
-    return (await session.scalars(query.order_by(JobRow.created_at).limit(SHOWN_USERS))).all()
+    query = select(JobRow.id).where(*_trains_on([id])).order_by(JobRow.created_at)
+    return (await session.scalars(query.limit(SHOWN_USERS))).all()
+
+
+async def used_by_jobs(session: AsyncSession, ids: Sequence[str]) -> set[str]:
+    """Return those of these reinforcements that a job trains on which has not ended."""
+    return set((await session.scalars(select(_reinforcement()).where(*_trains_on(ids)).distinct())).all())
+
+
+def _trains_on(ids: Sequence[str]) -> tuple[ColumnElement[bool], ...]:
+    return JobRow.state.in_(ACTIVE_JOBS), JobRow.deleted_at.is_(None), _reinforcement().in_(ids)
+
+
+def _reinforcement() -> ColumnElement[str]:
+    """Return the reinforcement that a job trains on, as a column."""
+    reinforcement: ColumnElement[str] = JobRow.spec["data"]["train"]["reinforcement"].as_string()
+    return reinforcement

@@ -1,7 +1,9 @@
 """Operations on reinforcements. Each function works in the caller's transaction and only flushes."""
 
+from collections.abc import Sequence
+
 from sqlalchemy.ext.asyncio import AsyncSession
-from tinyclip.schemas import DatasetVersion, Reinforcement, ReinforcementPost, ReinforcementState
+from tinyclip.schemas import DatasetVersion, Reinforcement, ReinforcementAction, ReinforcementPost, ReinforcementState
 from tinyclip.schemas.spec import TeacherSpec
 
 from tinyclip_server.database.tables import ReinforcementRow
@@ -11,6 +13,7 @@ from tinyclip_server.http.services import Services
 from tinyclip_server.models.teachers import pin
 from tinyclip_server.problems import Conflict, NotFound
 from tinyclip_server.reinforcements import repository
+from tinyclip_server.reinforcements.actions import possible
 
 
 async def check(services: Services, project: str, body: ReinforcementPost) -> ReinforcementPost:
@@ -26,7 +29,7 @@ async def create(session: AsyncSession, project: str, version: DatasetVersion, b
 
     An equal one that exists or is in progress is returned; one that has failed continues with what is done. Raises Conflict.
     """
-    await versions.lock(session, project, version, exclusive=True)  # one request at a time
+    await versions.lock(session, project, version, "reinforce", exclusive=True)  # one request at a time
     known = await repository.of_version(session, version.name, version.version)
     row = next((row for row in known if ReinforcementPost.model_validate(row.spec) == body), None)
     if row is None:
@@ -38,7 +41,7 @@ async def create(session: AsyncSession, project: str, version: DatasetVersion, b
     elif row.state == ReinforcementState.DELETING:
         message = f"an equal reinforcement, {row.id}, is being deleted; wait until it is gone"
         raise Conflict(message, code="reinforcement_deleting")
-    if row.version == 0 or row.state == ReinforcementState.FAILED:
+    if row.version == 0 or "retry" in possible(row):
         row.lost, row.error, row.finished_at = 0, None, None
         begin_attempt(row)
     await session.flush()
@@ -72,7 +75,7 @@ async def get(
 async def lock(session: AsyncSession, id: str) -> None:
     """Lock a reinforcement that a job is to train on against its deletion. Raises Conflict if it is deleted."""
     row = await repository.find_shared(session, id)
-    if row is None or row.state != ReinforcementState.SUCCEEDED:
+    if row is None or "train" not in possible(row):
         raise Conflict(f"reinforcement {id} is deleted; create it again, or omit it", code="reinforcement_deleted")
 
 
@@ -81,22 +84,24 @@ async def delete(session: AsyncSession, row: ReinforcementRow) -> None:
 
     Raises Conflict while a job that has not ended trains on it.
     """
-    if jobs := await repository.jobs_using(session, row.id):
+    jobs = await repository.jobs_using(session, row.id)
+    if "delete" in possible(row, used=bool(jobs)):
+        mark_deleting(row)
+        await session.flush()
+    elif jobs:
         message = f"{', '.join(jobs)} trains on {row.id}; cancel it, or wait until it has ended"
         raise Conflict(message, code="reinforcement_in_use")
-    mark_deleting(row)
-    await session.flush()
 
 
-def view(row: ReinforcementRow) -> Reinforcement:
+def view(row: ReinforcementRow, actions: Sequence[ReinforcementAction] = ()) -> Reinforcement:
     post, document = ReinforcementPost.model_validate(row.spec), row.document or {}
     return Reinforcement.model_validate({
         "id": row.id, "dataset": row.dataset_name, "version": row.dataset_version, "state": row.state,
         "teachers": [_name(teacher) for teacher in post.every_teacher()], "augmentations": post.augmentations,
         "augment": post.augment, "captions": post.captions, "dtype": post.dtype, "views": document.get("views", 0),
         "texts": document.get("texts", 0), "bytes": document.get("bytes", 0), "progress": row.progress, "message": row.message,
-        "error": row.error, "ray_submission_id": row.ray_submission_id, "created_at": row.created_at,
-        "updated_at": row.updated_at, "finished_at": row.finished_at,
+        "error": row.error, "ray_submission_id": row.ray_submission_id, "actions": list(actions),
+        "created_at": row.created_at, "updated_at": row.updated_at, "finished_at": row.finished_at,
     })
 
 
