@@ -10,7 +10,7 @@ import { Answer, Empty } from "../../ui/states";
 import { DatasetFailure } from "./DatasetFailure";
 import { State } from "./DatasetTable";
 import { DeleteDataset } from "./DeleteDataset";
-import { useDataset, useMayWrite, useVersion, type Dataset, type DatasetVersion } from "./queries";
+import { useDataset, useVersion, type Dataset, type DatasetVersion } from "./queries";
 import { RegisterModal } from "./register/RegisterModal";
 import { ReinforcementsTab } from "./reinforcements/ReinforcementsTab";
 import { ReportTab } from "./report/ReportTab";
@@ -96,19 +96,18 @@ function Views({ dataset, version }: { dataset: Dataset; version: DatasetVersion
 }
 
 function Actions({ dataset, version }: { dataset: Dataset; version: DatasetVersion | undefined }) {
-  const mayWrite = useMayWrite();
   const [deleted, setDeleted] = useState<string | null>(null);
   const [isOpen, { open, close }] = useDisclosure();
   const navigate = useNavigate();
   return (
     <Group gap="xs" align="flex-end">
       {version !== undefined && <VersionSelect dataset={dataset} version={version} />}
-      {version !== undefined && mayWrite && (
+      {version?.actions.includes("train") && (
         <ButtonLink to="/new-job" search={{ dataset: `${dataset.name}@${version.version}` }}>
           Train on it
         </ButtonLink>
       )}
-      {mayWrite && dataset.state !== "deleting" && (
+      {dataset.actions.length > 0 && (
         <Menu position="bottom-end">
           <Menu.Target>
             <ActionIcon variant="default" size={36} aria-label="More actions">
@@ -119,9 +118,11 @@ function Actions({ dataset, version }: { dataset: Dataset; version: DatasetVersi
             <Menu.Item leftSection={<IconRefresh size={16} aria-hidden />} onClick={open}>
               Read again
             </Menu.Item>
-            <Menu.Item leftSection={<IconTrash size={16} aria-hidden />} color="red" onClick={() => setDeleted(dataset.name)}>
-              Delete
-            </Menu.Item>
+            {dataset.actions.includes("delete") && (
+              <Menu.Item leftSection={<IconTrash size={16} aria-hidden />} color="red" onClick={() => setDeleted(dataset.name)}>
+                Delete
+              </Menu.Item>
+            )}
           </Menu.Dropdown>
         </Menu>
       )}

@@ -69,7 +69,7 @@ function Row({ dataset, onDelete }: { dataset: Dataset; onDelete: ((name: string
       </Table.Td>
       {onDelete !== undefined && (
         <Table.Td ta="right">
-          {dataset.state !== "deleting" && (
+          {dataset.actions.includes("delete") && (
             <Tooltip label={`Delete ${dataset.name}`}>
               <ActionIcon
                 variant="subtle"

@@ -2,6 +2,7 @@
 import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { api, ask, type Schemas } from "../../api/client";
 import { LIVE_MS, SLOW_MS } from "../../app/queries";
+import { holds } from "../../app/scopes";
 import { useMe } from "../../app/Shell";
 
 export type Dataset = Schemas["Dataset"];
@@ -20,9 +21,9 @@ export function isSettled(dataset: Dataset): boolean {
   return dataset.state === "ready" || dataset.state === "failed";
 }
 
-/** Whether the caller's token may change data sets: these have no `actions`, and the same holds in every state. */
+/** Whether the caller's token may register data sets; what can be done with one is in its `actions`. */
 export function useMayWrite(): boolean {
-  return useMe().data?.scopes.includes("write") ?? false;
+  return holds(useMe().data, "write");
 }
 
 export function useDatasets() {
@@ -48,6 +49,7 @@ export function useVersion(name: string, version: string, latest: number | null 
   return useQuery({
     queryKey: [...DATASETS, name, "version", version, latest],
     queryFn: () => ask(api.GET("/v1/datasets/{name}/versions/{version}", { params: { path: { name, version } } })),
+    refetchInterval: SLOW_MS, // what it allows depends on the jobs that train on it
     enabled: latest != null,
   });
 }
@@ -61,6 +63,7 @@ export function useVersions(name: string, latest: number | null | undefined) {
       ),
     initialPageParam: undefined as string | undefined,
     getNextPageParam: (page) => page.next_page_token ?? undefined,
+    refetchInterval: SLOW_MS,
   });
 }
 

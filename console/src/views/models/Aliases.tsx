@@ -7,12 +7,11 @@ import { api, ask, type Schemas } from "../../api/client";
 import { visible } from "../../app/labels";
 import { TextLink } from "../../ui/links";
 import { done, failed } from "../../ui/notify";
-import { useMayWrite } from "./useMayWrite";
 
 const NAME = /^[a-z][a-z0-9._-]{0,62}$/;
 
 export function Aliases({ model, version }: { model: Schemas["Model"]; version: Schemas["ModelVersion"] }) {
-  const mayWrite = useMayWrite();
+  const mayChange = version.actions.includes("alias");
   const aliases = Object.entries(model.aliases);
   return (
     <Stack gap="xs">
@@ -32,13 +31,13 @@ export function Aliases({ model, version }: { model: Schemas["Model"]; version: 
                     version {at}
                   </TextLink>
                 </Table.Td>
-                <Table.Td ta="right">{mayWrite && <RemoveAlias name={model.name} alias={alias} />}</Table.Td>
+                <Table.Td ta="right">{mayChange && <RemoveAlias name={model.name} alias={alias} />}</Table.Td>
               </Table.Tr>
             ))}
           </Table.Tbody>
         </Table>
       )}
-      {mayWrite && <SetAlias name={model.name} version={version.version} aliases={model.aliases} />}
+      {mayChange && <SetAlias name={model.name} version={version.version} aliases={model.aliases} />}
     </Stack>
   );
 }

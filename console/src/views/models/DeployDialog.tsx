@@ -11,7 +11,6 @@ import { ButtonLink, TextLink } from "../../ui/links";
 import { ErrorState, StateBadge } from "../../ui/states";
 import { useDeployments } from "./queries";
 import { referenceOf } from "./references";
-import { useMayWrite } from "./useMayWrite";
 
 type Version = Schemas["ModelVersion"];
 type Engine = Schemas["DeploymentPut"]["engine"];
@@ -30,7 +29,7 @@ export function DeployButton({ version }: { version: Version }) {
   const { deploy } = modelRoute.useSearch(); // so that other views can lead to the dialog
   const navigate = modelRoute.useNavigate();
   const set = (deploy?: "1") => void navigate({ search: (before) => ({ ...before, deploy }), replace: true, resetScroll: false });
-  if (!useMayWrite()) return null;
+  if (!version.actions.includes("deploy")) return null;
   return (
     <>
       <Button leftSection={<IconRocket size={16} aria-hidden />} onClick={() => set("1")}>

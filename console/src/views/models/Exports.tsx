@@ -12,7 +12,6 @@ import { CommandLine } from "./CommandLine";
 import { modelKey } from "./queries";
 import { referenceOf } from "./references";
 import { Section } from "./Section";
-import { useMayWrite } from "./useMayWrite";
 
 type Version = Schemas["ModelVersion"];
 type Export = Schemas["Export"];
@@ -34,7 +33,6 @@ export function Exports({ version }: { version: Version }) {
     refetchInterval: (query) =>
       query.state.data?.items.some(({ state }) => !["succeeded", "failed"].includes(state)) ? LIVE_MS : false,
   });
-  const mayWrite = useMayWrite();
   return (
     <Section title="Exports">
       <Stack gap="sm">
@@ -43,7 +41,7 @@ export function Exports({ version }: { version: Version }) {
             items.length === 0 ? <Text size="sm">None yet.</Text> : <ExportTable version={version} exports={items} />
           }
         </Answer>
-        {mayWrite && <NewExport version={version} />}
+        {version.actions.includes("export") && <NewExport version={version} />}
       </Stack>
     </Section>
   );

@@ -10,16 +10,15 @@ import { Confirm } from "../../../ui/Confirm";
 import { done } from "../../../ui/notify";
 import { Empty, ErrorState, Loading, StateBadge } from "../../../ui/states";
 import { DatasetFailure } from "../DatasetFailure";
-import { isTerminal, useChange, useMayWrite, useReinforcements, type DatasetVersion, type Reinforcement } from "../queries";
+import { isTerminal, useChange, useReinforcements, type DatasetVersion, type Reinforcement } from "../queries";
 import { ReinforceModal } from "./ReinforceModal";
 
 /** The stored embeddings of teachers, with which jobs train without a teacher in their steps. */
 export function ReinforcementsTab({ version }: { version: DatasetVersion }) {
   const reinforcements = useReinforcements(version);
   const [isOpen, { open, close }] = useDisclosure();
-  const mayWrite = useMayWrite();
   const found = reinforcements.data?.pages.flatMap((page) => page.items);
-  const create = mayWrite && <Button onClick={open}>Reinforce this version</Button>;
+  const create = version.actions.includes("reinforce") && <Button onClick={open}>Reinforce this version</Button>;
   return (
     <Stack align="stretch">
       {found === undefined ? (
@@ -78,7 +77,6 @@ function ReinforcementTable({ found, version }: { found: Reinforcement[]; versio
 }
 
 function Row({ each, onDelete }: { each: Reinforcement; onDelete: (id: string) => void }) {
-  const mayWrite = useMayWrite();
   return (
     <Table.Tr>
       <Table.Th scope="row" fw={400}>
@@ -121,7 +119,7 @@ function Row({ each, onDelete }: { each: Reinforcement; onDelete: (id: string) =
         <span title={dateTime(each.created_at)}>{ago(each.created_at)}</span>
       </Table.Td>
       <Table.Td>
-        {mayWrite && each.state !== "deleting" && (
+        {each.actions.includes("delete") && (
           <Tooltip label="Delete">
             <ActionIcon variant="subtle" color="gray" onClick={() => onDelete(each.id)} aria-label={`Delete ${each.id}`}>
               <IconTrash size={16} />

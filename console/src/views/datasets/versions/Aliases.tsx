@@ -5,11 +5,11 @@ import { useState } from "react";
 import { api, ask } from "../../../api/client";
 import { visible } from "../../../app/labels";
 import { done, failed } from "../../../ui/notify";
-import { useChange, useMayWrite, type DatasetVersion } from "../queries";
+import { useChange, type DatasetVersion } from "../queries";
 
 /** The aliases of a version, each with a button that removes it, and a form for a new one. */
-export function Aliases({ version: { name, version, aliases } }: { version: DatasetVersion }) {
-  const mayWrite = useMayWrite();
+export function Aliases({ version: { name, version, aliases, actions } }: { version: DatasetVersion }) {
+  const mayChange = actions.includes("alias");
   const removal = useChange(
     (alias: string) => ask(api.DELETE("/v1/datasets/{name}/aliases/{alias}", { params: { path: { name, alias } } })),
     (_, alias) => done(`${alias} is removed`),
@@ -23,7 +23,7 @@ export function Aliases({ version: { name, version, aliases } }: { version: Data
           radius="sm"
           tt="none"
           rightSection={
-            mayWrite && (
+            mayChange && (
               <CloseButton
                 size={16}
                 iconSize={12}
@@ -36,7 +36,7 @@ export function Aliases({ version: { name, version, aliases } }: { version: Data
           {visible(alias)}
         </Badge>
       ))}
-      {mayWrite && <NewAlias name={name} version={version} />}
+      {mayChange && <NewAlias name={name} version={version} />}
     </Group>
   );
 }

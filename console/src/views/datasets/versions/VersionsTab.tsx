@@ -75,11 +75,13 @@ function Row({ version, onDelete }: { version: DatasetVersion; onDelete: ((versi
       </Table.Td>
       {onDelete !== undefined && (
         <Table.Td ta="right">
-          <Tooltip label="Delete this version">
-            <ActionIcon variant="subtle" color="gray" onClick={() => onDelete(number)} aria-label={`Delete ${name}@${number}`}>
-              <IconTrash size={16} />
-            </ActionIcon>
-          </Tooltip>
+          {version.actions.includes("delete") && (
+            <Tooltip label="Delete this version">
+              <ActionIcon variant="subtle" color="gray" onClick={() => onDelete(number)} aria-label={`Delete ${name}@${number}`}>
+                <IconTrash size={16} />
+              </ActionIcon>
+            </Tooltip>
+          )}
         </Table.Td>
       )}
     </Table.Tr>

@@ -1,12 +1,13 @@
 import { IconRocket } from "@tabler/icons-react";
 import { visible } from "../../../app/labels";
+import { holds } from "../../../app/scopes";
+import { useMe } from "../../../app/Shell";
 import { ButtonLink } from "../../../ui/links";
-import { useMayWrite } from "../../models/useMayWrite";
 import type { Job } from "../jobState";
 
 /** The ways on from a job that has made a model. */
 export function ModelLinks({ job: { model } }: { job: Job }) {
-  const mayWrite = useMayWrite();
+  const mayWrite = holds(useMe().data, "write");
   if (model === null) return null;
   const version = String(model.version);
   return (

@@ -7,7 +7,7 @@ import { StateBadge } from "../../../ui/states";
 
 type Index = Schemas["Index"];
 
-export function IndexRow({ item, mayWrite, onDelete }: { item: Index; mayWrite: boolean; onDelete(): void }) {
+export function IndexRow({ item, onDelete }: { item: Index; onDelete(): void }) {
   const isUsable = item.state === "ready" || item.state === "updating";
   return (
     <Table.Tr>
@@ -43,7 +43,7 @@ export function IndexRow({ item, mayWrite, onDelete }: { item: Index; mayWrite: 
               Search
             </ButtonLink>
           )}
-          {mayWrite && item.state !== "deleting" && (
+          {item.actions.includes("delete") && (
             <Button size="compact-sm" variant="default" onClick={onDelete} aria-label={`Delete ${item.name}`}>
               Delete
             </Button>

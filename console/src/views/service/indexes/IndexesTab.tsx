@@ -35,7 +35,7 @@ export function IndexesTab() {
               <Group justify="flex-end" mb="sm">
                 {create}
               </Group>
-              <IndexTable items={items} mayWrite={mayWrite} />
+              <IndexTable items={items} />
             </>
           )
         }
@@ -45,7 +45,7 @@ export function IndexesTab() {
   );
 }
 
-function IndexTable({ items, mayWrite }: { items: Schemas["Index"][]; mayWrite: boolean }) {
+function IndexTable({ items }: { items: Schemas["Index"][] }) {
   const [deleted, setDeleted] = useState<string | null>(null);
   return (
     <>
@@ -55,7 +55,7 @@ function IndexTable({ items, mayWrite }: { items: Schemas["Index"][]; mayWrite: 
         columns={["Name", "State", "Model", "Images", "Kind", "Recall", "Size", "Search", "Updates", "Actions"]}
       >
         {items.map((item) => (
-          <IndexRow key={item.name} item={item} mayWrite={mayWrite} onDelete={() => setDeleted(item.name)} />
+          <IndexRow key={item.name} item={item} onDelete={() => setDeleted(item.name)} />
         ))}
       </ScrollTable>
       <DeleteIndex name={deleted} onClose={() => setDeleted(null)} />
