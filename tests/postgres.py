@@ -24,6 +24,8 @@ from tests.ports import free_ports
 
 URL = "TINYCLIP_TEST_PGVECTOR_URL"
 UNPRIVILEGED_UID = 65534
+TABLES = 4
+"""Of one index."""
 SETTINGS = {
     "shared_buffers": "64MB", "maintenance_work_mem": "256MB", "max_connections": "200", "wal_level": "minimal",
     "max_wal_senders": "0", "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off",

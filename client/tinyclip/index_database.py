@@ -1,6 +1,6 @@
 """The PostgreSQL database of indexes with `store: pgvector`: its setting, its requirements, and the names of its tables.
 
-An index's vectors are in two tables named by a random id, which is recorded in the artifacts store. So services can share a
+An index is in four tables named by a random id, which is recorded in the artifacts store. So services can share a
 database, and none drops a table that its own store does not name.
 """
 
@@ -61,9 +61,19 @@ def state_name(id: str) -> str:
     return f"{table_name(id)}_state"
 
 
+def pictures_name(id: str) -> str:
+    """Return the name of the table that says where the images of items are."""
+    return f"{table_name(id)}_pictures"
+
+
+def shards_name(id: str) -> str:
+    """Return the name of the table of the shards in which these images are."""
+    return f"{table_name(id)}_shards"
+
+
 def drop_statement(id: str) -> str:
     """Return the SQL that drops an index's tables."""
-    return f"DROP TABLE IF EXISTS {table_name(id)}, {state_name(id)}"
+    return f"DROP TABLE IF EXISTS {table_name(id)}, {state_name(id)}, {pictures_name(id)}, {shards_name(id)}"
 
 
 def _version(text: str) -> tuple[int, ...]:

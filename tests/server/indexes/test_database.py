@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from tinyclip.index_database import pictures_name, shards_name, state_name, table_name
 from tinyclip_server.backends.ray_gateway import RayJobStatus
 from tinyclip_server.indexes import database as index_database_module
 from tinyclip_server.local.doctor import examine
@@ -114,7 +115,8 @@ async def build_with_tables(service: Service, url: str) -> str:
     folder.mkdir(parents=True)
     (folder / id).touch()
     async with connected(url) as connection:
-        await connection.execute(f"CREATE TABLE tinyclip_{id} (); CREATE TABLE tinyclip_{id}_state ()")
+        for name in (table_name(id), state_name(id), pictures_name(id), shards_name(id)):
+            await connection.execute(f"CREATE TABLE {name} ()")
     return id
 
 

@@ -18,8 +18,9 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip_workers.data.shards import read_placed
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.items import item_or_problem, item_thumbnail_or_problem
-from tinyclip_workers.retrieval import viewing
-from tinyclip_workers.retrieval.viewing import FilesItems, NoSuchItem, NoThumbnail
+from tinyclip_workers.retrieval import images, viewing
+from tinyclip_workers.retrieval.images import NoThumbnail
+from tinyclip_workers.retrieval.viewing import FilesItems, NoSuchItem
 
 from tests.workers.index_jobs import newest_generation, request_build, run_job, unit_vectors, update, vector_items
 from tests.workers.students import base64_image, encoded, random_image, write_shard
@@ -32,8 +33,8 @@ def flat(number: int) -> Image.Image:
     return Image.new("RGB", (60, 40), (8 * number % 256, 255 - 8 * number % 256, 128))
 
 
-def write_shards(root: Path, *, packed: bool = False) -> str:
-    samples = {f"p/{n:02}": {"png": encoded(flat(n)), "txt": f"picture {n}".encode()} for n in range(COUNT)}
+def write_shards(root: Path, *, packed: bool = False, first: int = 0) -> str:
+    samples = {f"p/{n:02}": {"png": encoded(flat(n + first)), "txt": f"picture {n}".encode()} for n in range(COUNT)}
     keys = list(samples)
     for part, chosen in enumerate((keys[:20], keys[20:])):
         path = write_shard(root / f"a-{part}.tar", {key: samples[key] for key in chosen})
@@ -59,7 +60,7 @@ def root(tmp_path: Path, folder: Path, shards: str) -> Path:
 @pytest.fixture(autouse=True)
 def _closed_files() -> Iterator[None]:
     yield
-    viewing._images.close()
+    images._images.close()
 
 
 def items(root: Path) -> FilesItems:
@@ -169,7 +170,7 @@ class TestDamage:
     def test_far_behind_the_beginning_of_a_compressed_shard(
         self, root: Path, shards: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(viewing, "SKIPPED_BYTES", 100)
+        monkeypatch.setattr(images, "SKIPPED_BYTES", 100)
         found, packed = items(root), shards.endswith("gz")
 
         assert found.view("p/19").has_thumbnail is not packed
@@ -202,7 +203,7 @@ def test_a_compressed_shard_is_read_once_for_a_page(
     request_build(tmp_path / "store", folder, shards)
     assert run_job(tmp_path / "store") == 0
     opened: list[str] = []
-    monkeypatch.setattr(viewing, "read_placed", lambda url, file: (opened.append(url), read_placed(url, file))[1])
+    monkeypatch.setattr(images, "read_placed", lambda url, file: (opened.append(url), read_placed(url, file))[1])
     found = items(tmp_path / "store")
 
     for number in np.random.default_rng(0).permutation(20):

@@ -9,7 +9,8 @@ from tinyclip.addresses import ARTIFACTS_ROOT
 from tinyclip.errors import MissingExtra
 
 from tinyclip_workers.plan.diagnostics import Diagnostics
-from tinyclip_workers.retrieval.viewing import Items, NoSuchItem, NoThumbnail, open_items
+from tinyclip_workers.retrieval.images import NoThumbnail
+from tinyclip_workers.retrieval.viewing import Items, NoSuchItem, open_items
 
 
 def item_or_problem(question: Mapping[str, Any], diagnostics: Diagnostics) -> dict[str, Any]:

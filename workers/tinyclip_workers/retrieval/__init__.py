@@ -7,6 +7,7 @@ An index is a sequence of immutable generations over immutable segments; a searc
   updates, and `merging` writes the segments of the next generation.
 - `segment_writer`, `segment`: write and search one segment. `codes`: floats, int8 and binary codes. `graph`: approximate
   search with hnswlib. `recall`, `measuring`: accuracy and cost.
-- `reader`: search a generation.
+- `reader`: search a generation. `viewing`: single items and their thumbnails; `pictures` says where images lie, and `images`
+  reads them.
 - `postgres/`: indexes whose vectors are in PostgreSQL with pgvector.
 """

@@ -131,7 +131,7 @@ def _write_tables(store: ArtifactsStore, request: IndexRequest, encoded: _Encode
     if encoded is None:
         return build_tables(store, request, (), Skipped(), total=0, queries=lambda: None, on_progress=lambda done: None)
     return build_tables(
-        store, request, encoded.parts, encoded.state.skipped, total=encoded.state.items,
+        store, request, encoded.parts, encoded.state.skipped, places=encoded.parts.places(), total=encoded.state.items,
         queries=encoded.caption_queries, on_progress=encoded.report_linked,
     )  # fmt: skip
 

@@ -81,7 +81,7 @@ class Generation(Response):
     """Rejected items of the updates that this generation added."""
     kind: Kind
     store: IndexStore = "files"
-    """`pgvector`: the only segment is a pair of tables, changed in place. They hold the current state; this is a copy of it."""
+    """`pgvector`: the only segment is a set of tables, changed in place. They hold the current state; this is a copy of it."""
     applied: int = 0
     """Number of the newest update that it contains; an update is applied completely or not at all."""
     segments: list[SegmentInfo] = []

@@ -1,7 +1,7 @@
 """Where the image of an item lies: its place in a shard, or a small JPEG in the segment of an item that was added by request.
 
-They are tables beside the items of a segment (`items.sqlite`), which older readers ignore and older segments lack. Only a build
-writes places, so that no request can name a file through them.
+They are tables beside the items of a segment (`items.sqlite`), which older readers ignore and older segments lack; for indexes
+in PostgreSQL see `postgres/pictures.py`. Only a build writes places, so that no request can name a file through them.
 """
 
 import json

@@ -58,7 +58,7 @@ def apply_updates(
     waiting = deque(update for update in request.updates if update.number > current.applied)
     _acknowledge(store, request, current, events, last=not waiting)
     while waiting:
-        pending = _PendingUpdates(current.embed_dim, load, keep_pictures=current.store == "files")
+        pending = _PendingUpdates(current.embed_dim, load)
         while waiting and pending.size < BATCH_BYTES:
             number = waiting[0].number
             pending.add(number, _read_update(store, request.name, waiting.popleft()))
@@ -146,8 +146,8 @@ def _read_update(store: ArtifactsStore, name: str, update: UpdateFile) -> IndexU
 class _PendingUpdates:
     """Updates in order; the newest entry of an id that can be embedded takes effect."""
 
-    def __init__(self, embed_dim: int, load: Callable[[], Engine], *, keep_pictures: bool) -> None:
-        self._embed_dim, self._load, self._keep_pictures = embed_dim, load, keep_pictures
+    def __init__(self, embed_dim: int, load: Callable[[], Engine]) -> None:
+        self._embed_dim, self._load = embed_dim, load
         self._engine: Engine | None = None
         self._entries: dict[str, list[tuple[int, IndexItem | None]]] = {}
         self.rejected: list[RejectedItem] = []
@@ -216,8 +216,7 @@ class _PendingUpdates:
 
     def _picture(self, item: IndexItem) -> bytes | None:
         """Return the small JPEG that is kept of an item with an image: its bytes are nowhere else once it is applied."""
-        keep = self._keep_pictures and item.image is not None
-        return kept_jpeg(image_data(item.image or "", MAX_IMAGE_BYTES)) if keep else None
+        return None if item.image is None else kept_jpeg(image_data(item.image, MAX_IMAGE_BYTES))
 
     def _normalize(self, vector: list[float]) -> Matrix | str:
         if len(vector) != self._embed_dim:

@@ -10,7 +10,7 @@ from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.serving.problems import ProblemError
 from tinyclip_workers.serving.replica.indexes import Indexes
 
-from tests.postgres import database, tables
+from tests.postgres import TABLES, database, tables
 from tests.workers.index_jobs import (
     IN_POSTGRES,
     job_events,
@@ -74,7 +74,7 @@ class TestBuild:
 
         assert run_job(tmp_path, 2) == 0
 
-        assert len(tables(index_database)) == 2
+        assert len(tables(index_database)) == TABLES
         assert before.generation.count == COUNT
         searched, found = asyncio.run(
             indexes.nearest("gallery", "student@1", np.ones(24, np.float32), 9)
@@ -89,7 +89,7 @@ class TestBuild:
             numbers.append(newest_generation(tmp_path).number)
             assert len(open_reader(tmp_path).nearest(np.ones(24, np.float32), 1000).hits) == COUNT
             assert len(list((tmp_path / "indexes/gallery").glob("segments/*"))) == (build != 2)
-            assert len(tables(index_database)) == (2 if build == 2 else 0)
+            assert len(tables(index_database)) == (TABLES if build == 2 else 0)
         assert numbers == [1, 2, 3]
 
     def test_a_failed_build_keeps_the_old_one(
@@ -106,7 +106,7 @@ class TestBuild:
         assert newest_generation(tmp_path).build == 1
         assert len(open_reader(tmp_path).nearest(np.ones(24, np.float32), 1000).hits) == COUNT
         assert run_job(tmp_path, 2) == 0
-        assert len(tables(index_database)) == 2
+        assert len(tables(index_database)) == TABLES
 
 
 class TestUnusableDatabase:

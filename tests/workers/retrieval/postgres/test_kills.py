@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.postgres import connected_to, tables
+from tests.postgres import TABLES, connected_to, tables
 from tests.workers.index_jobs import (
     IN_POSTGRES,
     job_events,
@@ -61,7 +61,7 @@ def test_a_killed_build_is_repeated(root: Path, folder: Path, index_database: st
     assert found_ids(root) == new
     done = newest_generation(root)
     assert (done.build, done.number, done.kind) == (2, 2, "hnsw")
-    assert len(tables(index_database)) == 2
+    assert len(tables(index_database)) == TABLES
     assert len(list((root / "indexes/gallery/tables").iterdir())) == 1
     assert job_events(root, 2)[-1]["type"] == "index.finished"
 

@@ -184,5 +184,5 @@ def test_items_like_one_and_their_metadata(readers: Readers, in_files: FilesRead
         assert theirs is not None
         assert [hit.id for hit in ours.hits] == [hit.id for hit in theirs.hits]
         assert len(ours.hits) == 10
-        assert readers.exact.metadata(id) is not None  # type: ignore[attr-defined]
+        assert readers.exact.item(id) is not None  # type: ignore[attr-defined]
     assert nearest_to_item(readers.exact, "nothing", 10) is None

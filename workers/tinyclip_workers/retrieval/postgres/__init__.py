@@ -2,7 +2,8 @@
 
 The required libraries are an extra: importing this package raises MissingExtra if they are not installed.
 
-- `database`: connections of jobs and replicas. `table`: the tables of an index. `conditions`: filters as SQL.
+- `database`: connections of jobs and replicas. `table`: the tables of an index, `pictures` those of places of images.
+  `conditions`: filters as SQL.
 - `building`, `updating`: fill new tables, change them in a transaction. `graph`: create pgvector's HNSW index.
 - `reader`, `queries`: search through the graph or exactly.
 """

@@ -3,8 +3,9 @@
 Shapes: N rows, Q queries, E embedding size.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 
 import numpy as np
 from tinyclip.artifacts.documents import IndexRequest
@@ -12,6 +13,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 
 from tinyclip_workers.data.errors import Skipped
 from tinyclip_workers.retrieval.generations import Generation, SegmentInfo
+from tinyclip_workers.retrieval.pictures import Place
 from tinyclip_workers.retrieval.postgres import graph as graphs
 from tinyclip_workers.retrieval.postgres.database import job_connection
 from tinyclip_workers.retrieval.postgres.table import Item, Table, create_table, write_state
@@ -35,18 +37,19 @@ def build_tables(
     parts: Iterable[Part],
     skipped: Skipped,
     *,
+    places: Iterable[Sequence[Place | None]] = (),
     total: int,
     queries: Callable[[], Matrix | None],
     on_progress: OnProgress,
 ) -> SegmentInfo:
     """Create tables with the items of all parts; no generation names them yet.
 
-    `parts` are read more than once and hold about `total` items; `queries` returns further queries to choose the search width
-    with.
+    `parts` are read more than once and hold about `total` items; `places` are those of their images, if they are known;
+    `queries` returns further queries to choose the search width with.
     """
     with job_connection() as connection:
         table = create_table(store, connection, request.name, request.embed_dim)
-        copied = _copy_parts(table, parts, total, skipped)
+        copied = _copy_parts(table, parts, places, total, skipped)
         connection.execute(f"CREATE INDEX ON tinyclip_{table.id} USING gin (fields jsonb_path_ops)")
         info = SegmentInfo(id=table.id, count=copied.count, kind="exact")
         if graphs.needs_graph(request.kind, copied.count, request.embed_dim):
@@ -54,7 +57,9 @@ def build_tables(
             ef, recall = _choose_ef(table, copied, parts, queries())
             info = info.model_copy(update={"kind": "hnsw", "ef": ef, "recall": recall, "measured": copied.count})
         if copied.held_out_rows:
-            table.add(np.stack(copied.held_out_vectors), copied.held_out_items, copied.held_out_rows)
+            table.add(
+                np.stack(copied.held_out_vectors), copied.held_out_items, copied.held_out_rows, copied.held_out_places
+            )
         connection.execute(f"ANALYZE tinyclip_{table.id}")
         return info
 
@@ -74,13 +79,17 @@ class _Copied:
     """For each part, the places of its items without duplicates."""
     held_out_vectors: list[Matrix] = field(default_factory=list)
     held_out_items: list[Item] = field(default_factory=list)
+    held_out_places: list[Place | None] = field(default_factory=list)
     held_out_rows: list[int] = field(default_factory=list)
 
 
-def _copy_parts(table: Table, parts: Iterable[Part], total: int, skipped: Skipped) -> _Copied:
+def _copy_parts(
+    table: Table, parts: Iterable[Part], places_of_parts: Iterable[Sequence[Place | None]], total: int, skipped: Skipped
+) -> _Copied:
     copied, sample = _Copied(), _sample_rows(total)
     held_out_ids: set[str] = set()
-    for vectors_NE, items in parts:
+    for (vectors_NE, items), known in zip(parts, chain(places_of_parts, repeat(None)), strict=False):
+        images = known or [None] * len(items)
         existing = table.existing([id for id, _ in items]) | held_out_ids
         new: dict[str, int] = {}
         for place, (id, _) in enumerate(items):
@@ -94,10 +103,11 @@ def _copy_parts(table: Table, parts: Iterable[Part], total: int, skipped: Skippe
         for place, row in zip(places[held_out].tolist(), rows[held_out].tolist(), strict=True):
             copied.held_out_vectors.append(vectors_NE[place])
             copied.held_out_items.append(items[place])
+            copied.held_out_places.append(images[place])
             copied.held_out_rows.append(row)
             held_out_ids.add(items[place][0])
-        added = places[~held_out]
-        table.add(vectors_NE[added], [items[place] for place in added.tolist()], rows[~held_out].tolist())
+        added, new_rows = places[~held_out].tolist(), rows[~held_out].tolist()
+        table.add(vectors_NE[added], [items[place] for place in added], new_rows, [images[place] for place in added])
         copied.kept.append(places)
         copied.count += len(places)
     return copied

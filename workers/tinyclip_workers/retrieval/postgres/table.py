@@ -22,8 +22,10 @@ from tinyclip.index_database import drop_statement, state_name, table_name
 from tinyclip.schemas import JSON
 
 from tinyclip_workers.retrieval.generations import Generation
+from tinyclip_workers.retrieval.pictures import Picture
 from tinyclip_workers.retrieval.postgres.conditions import escape_text, filter_fields
 from tinyclip_workers.retrieval.postgres.database import Connection, job_connection
+from tinyclip_workers.retrieval.postgres.pictures import PictureTables
 from tinyclip_workers.retrieval.segment_writer import encodable
 from tinyclip_workers.types import Matrix
 
@@ -46,6 +48,7 @@ class Table:
     def __init__(self, connection: Connection, id: str, embed_dim: int) -> None:
         self.connection, self.id, self.embed_dim = connection, id, embed_dim
         self.name = sql.Identifier(table_name(id))
+        self.pictures = PictureTables(connection, id)
 
     def existing(self, ids: Sequence[str]) -> set[str]:
         """Return the ids that the table contains."""
@@ -54,14 +57,19 @@ class Table:
         return {keys[key] for (key,) in self.connection.execute(query, (list(keys),))}
 
     def remove(self, ids: Sequence[str]) -> int:
-        """Delete items; return how many existed."""
+        """Delete items and their pictures; return how many items existed."""
         query = sql.SQL("DELETE FROM {} WHERE key = ANY(%s)").format(self.name)
-        keys = [primary_key(id) for id in ids]
-        starts = range(0, len(keys), KEYS_PER_STATEMENT)
-        return sum(self.connection.execute(query, (keys[start : start + KEYS_PER_STATEMENT],)).rowcount for start in starts)
+        keys, existed = [primary_key(id) for id in ids], 0
+        for start in range(0, len(keys), KEYS_PER_STATEMENT):
+            some = keys[start : start + KEYS_PER_STATEMENT]
+            existed += self.connection.execute(query, (some,)).rowcount
+            self.pictures.remove(some)
+        return existed
 
-    def add(self, vectors_NE: Matrix, items: Sequence[Item], rows: Sequence[int]) -> None:
-        """Insert items with new ids; `rows` orders items with equal scores."""
+    def add(
+        self, vectors_NE: Matrix, items: Sequence[Item], rows: Sequence[int], pictures: Sequence[Picture | None] = ()
+    ) -> None:
+        """Insert items with new ids, and their pictures, if there are any; `rows` orders items with equal scores."""
         assert vectors_NE.shape == (len(items), self.embed_dim), (vectors_NE.shape, len(items), self.embed_dim)
         columns = sql.SQL(", ").join(map(sql.Identifier, _COLUMNS))
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(self.name, columns)
@@ -70,6 +78,8 @@ class Table:
             for row, (id, metadata), vector_E in zip(rows, items, vectors_NE, strict=True):
                 document = encodable(json.dumps(metadata, ensure_ascii=False))
                 copy.write_row((row, primary_key(id), escape_text(id), document, Jsonb(filter_fields(metadata)), vector_E))
+        if any(picture is not None for picture in pictures):
+            self.pictures.add([primary_key(id) for id, _ in items], pictures)
 
     def next_row(self) -> int:
         """Return a row number above all existing ones."""
@@ -92,6 +102,7 @@ def create_table(store: ArtifactsStore, connection: Connection, index: str, embe
         connection.execute(sql.SQL("ALTER TABLE {} ALTER vector SET STATISTICS 0").format(table.name))
         connection.execute(sql.SQL("CREATE INDEX ON {} (row)").format(table.name))
         connection.execute(sql.SQL("CREATE TABLE {} (generation jsonb NOT NULL)").format(state))
+        table.pictures.create()
         about = sql.Literal(f"TinyCLIP's index {index} below {store.root}")
         connection.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(table.name, about))
     return table

@@ -96,15 +96,16 @@ def _add_items(table: Table, info: SegmentInfo, new: Mapping[str, NewItem]) -> S
         return info
     vectors_NE = np.stack([item.vector_E for item in new.values()])
     items = [(id, item.metadata) for id, item in new.items()]
+    pictures = [item.jpeg for item in new.values()]
     first = table.next_row()
     rows = list(range(first, first + len(items)))
     outgrown = info.kind == "hnsw" and info.count >= max(MEASURE_FROM, MEASURE_GROWTH * info.measured)
     split = len(items) - min(MEASURED_ITEMS, len(items) // 2) if outgrown else len(items)
-    table.add(vectors_NE[:split], items[:split], rows[:split])
+    table.add(vectors_NE[:split], items[:split], rows[:split], pictures[:split])
     if split < len(items):
         held_out_QE = vectors_NE[split:]
         truth = [[hit.row for hit in search_exact(table.connection, table.name, query_E, 10)] for query_E in held_out_QE]
         ef, recall = graphs.choose_ef(table, [held_out_QE], [np.array(truth, np.int64)])
         info = info.model_copy(update={"ef": ef, "recall": recall, "measured": info.count})
-        table.add(held_out_QE, items[split:], rows[split:])
+        table.add(held_out_QE, items[split:], rows[split:], pictures[split:])
     return info
