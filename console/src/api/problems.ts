@@ -45,7 +45,7 @@ export async function errorOf(answer: Response): Promise<ApiError | Unreachable>
     code: "unknown",
     retryable: false,
     errors: [],
-  } as unknown as Problem);
+  });
 }
 
 function isProblem(document: unknown): document is Problem {

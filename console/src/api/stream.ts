@@ -12,11 +12,11 @@ export interface Follow {
   url: string;
   /** The last event that the reader has; the stream continues after it. */
   lastEventId?: number;
-  onEvent(data: unknown, id: number): void;
+  onEvent: (data: unknown, id: number) => void;
   /** True once nothing more can follow: a stream also ends when the server stops, and is then continued. */
-  isComplete(): boolean;
+  isComplete: () => boolean;
   /** The stream is open (again), or was interrupted. */
-  onConnection?(connected: boolean): void;
+  onConnection?: (connected: boolean) => void;
   signal: AbortSignal;
 }
 

@@ -7,7 +7,7 @@ interface Options<T> {
   /** Number of the last event that the view has; read each time the stream is opened. */
   after: () => number | undefined;
   /** `last` is the number of the last of these events. */
-  onEvents(events: T[], last: number): void;
+  onEvents: (events: T[], last: number) => void;
   isComplete: () => boolean;
 }
 

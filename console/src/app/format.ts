@@ -14,7 +14,12 @@ export function integer(value: Maybe<number>): string {
 /** `1234567` as `1.23M`: for parameters, MACs and samples. */
 export function compact(value: Maybe<number>, unit = ""): string {
   if (value == null) return NONE;
-  const steps: [number, string][] = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
+  const steps: [number, string][] = [
+    [1e12, "T"],
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ];
   for (const [size, letter] of steps) {
     if (Math.abs(value) >= size * 0.9995) return `${significant(value / size)}${letter}${unit}`;
   }
@@ -81,7 +86,12 @@ export function ago(value: Maybe<string>, now: number = Date.now()): string {
   if (value == null) return NONE;
   const seconds = Math.max(0, (now - new Date(value).getTime()) / 1000);
   if (seconds < 5) return "now";
-  const units: [number, string][] = [[86_400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+  const units: [number, string][] = [
+    [86_400, "d"],
+    [3600, "h"],
+    [60, "min"],
+    [1, "s"],
+  ];
   const [size, unit] = units.find(([length]) => seconds >= length) ?? [1, "s"];
   return `${Math.floor(seconds / size)} ${unit} ago`;
 }

@@ -12,9 +12,9 @@ interface Props {
   isActive: boolean;
   /** The Tab key stops here. */
   isStop: boolean;
-  onActive(key: string | null): void;
-  onOpen(point: Point): void;
-  onKeyDown(event: KeyboardEvent): void;
+  onActive: (key: string | null) => void;
+  onOpen: (point: Point) => void;
+  onKeyDown: (event: KeyboardEvent) => void;
 }
 
 /** One point: a link where it leads somewhere, otherwise a picture with a description. */

@@ -9,8 +9,8 @@ interface Props {
   x: Scale;
   y: Scale;
   active: string | null;
-  onActive(key: string | null): void;
-  onOpen(point: Point): void;
+  onActive: (key: string | null) => void;
+  onOpen: (point: Point) => void;
 }
 
 const STEPS: Record<string, number> = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
@@ -19,7 +19,10 @@ const STEPS: Record<string, number> = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: 
 export function Marks({ points, groups, x, y, active, onActive, onOpen }: Props) {
   const marks = useRef<(SVGElement | null)[]>([]);
   const ordered = [...points].sort((a, b) => a.x - b.x || a.y - b.y);
-  const stop = Math.max(0, ordered.findIndex((point) => point.key === active));
+  const stop = Math.max(
+    0,
+    ordered.findIndex((point) => point.key === active),
+  );
 
   function move(event: KeyboardEvent, place: number): void {
     if (event.key === "Escape") onActive(null);

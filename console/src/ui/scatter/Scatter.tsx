@@ -23,7 +23,7 @@ interface Props {
   yLabel: string;
   formatX: (value: number) => string;
   formatY: (value: number) => string;
-  onOpen(point: Point): void;
+  onOpen: (point: Point) => void;
   height?: number;
 }
 

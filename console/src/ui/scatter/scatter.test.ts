@@ -10,7 +10,7 @@ it("keeps the points that none other beats", () => {
     { x: 4, y: 0.6 },
     { x: 5, y: 0.6 },
   ];
-  expect(paretoFront([same!, large!, worse!, small!])).toEqual([small, large]);
+  expect(paretoFront([same, large, worse, small])).toEqual([small, large]);
   expect(
     paretoFront([
       { x: 1, y: 0.4 },

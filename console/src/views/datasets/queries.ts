@@ -14,7 +14,7 @@ export type Finding = Schemas["Finding"];
 export type Reinforcement = Omit<Schemas["Reinforcement"], "augment">;
 export type SampleUse = Schemas["SampleUse"];
 
-const DATASETS = ["datasets"];
+export const DATASETS = ["datasets"];
 
 /** True when no job reads its shards; until then it is read again every two seconds. */
 export function isSettled(dataset: Dataset): boolean {

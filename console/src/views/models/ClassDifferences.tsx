@@ -32,7 +32,7 @@ export function ClassDifferences({ rows, names }: { rows: ClassRow[]; names: str
           orientation={orientation}
           aria-label="Order of the classes"
           value={order}
-          onChange={(value) => setOrder(value as ClassOrder)}
+          onChange={(value) => setOrder(value)}
           data={[
             { value: "difference", label: "Second better" },
             { value: "gain", label: "First better" },

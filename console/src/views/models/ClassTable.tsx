@@ -34,7 +34,7 @@ export function ClassTable({ version, task }: { version: Version; task: string }
         label="Order"
         data={ORDERS.filter(({ value }) => (value === "difference" ? hasTeacher : value === "images" ? hasImages : true))}
         value={order}
-        onChange={(value) => value !== null && setOrder(value as ClassOrder)}
+        onChange={(value) => value !== null && setOrder(value)}
         allowDeselect={false}
         w={280}
       />

@@ -60,7 +60,7 @@ function withoutVersion(models: string[], reference: string): string[] {
   return models.filter((model) => model !== reference && !(isFirst && model === TEACHER));
 }
 
-function AddModel({ taken, disabled, onAdd }: { taken: string[]; disabled: boolean; onAdd(reference: string): void }) {
+function AddModel({ taken, disabled, onAdd }: { taken: string[]; disabled: boolean; onAdd: (reference: string) => void }) {
   const models = useModels();
   const offered = useMemo(
     () => newestOfEach(models.data ?? [], MOST_OFFERED).filter((reference) => !taken.includes(reference)),

@@ -1,18 +1,23 @@
 /** Deploy a version: a name, an engine, and the way to the playground once it is ready. */
 import { Alert, Button, Group, Loader, Modal, Select, Stack, Text, TextInput } from "@mantine/core";
 import { IconRocket } from "@tabler/icons-react";
-import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { useState, type FormEvent } from "react";
+import { useQuery } from "@tanstack/react-query";
+import { useState } from "react";
 import { api, ask, type Schemas } from "../../api/client";
+import { ApiError } from "../../api/problems";
 import { visible } from "../../app/labels";
+import { isName } from "../../app/names";
 import { LIVE_MS } from "../../app/queries";
 import { modelRoute } from "../../app/router";
 import { ButtonLink, TextLink } from "../../ui/links";
+import { RequestForm, useFields } from "../../ui/RequestForm";
 import { ErrorState, StateBadge } from "../../ui/states";
+import { newDeployment, withModel } from "../service/deployments/form";
 import { useDeployments } from "./queries";
 import { referenceOf } from "./references";
 
 type Version = Schemas["ModelVersion"];
+type Deployment = Schemas["Deployment"];
 type Engine = Schemas["DeploymentPut"]["engine"];
 
 const ENGINES: { value: Engine; label: string }[] = [
@@ -23,7 +28,6 @@ const ENGINES: { value: Engine; label: string }[] = [
   { value: "openvino-bf16", label: "OpenVINO, bf16" },
   { value: "openvino-int8", label: "OpenVINO, int8" },
 ];
-const NAME = /^[a-z0-9][a-z0-9._-]{0,62}$/;
 
 export function DeployButton({ version }: { version: Version }) {
   const { deploy } = modelRoute.useSearch(); // so that other views can lead to the dialog
@@ -36,96 +40,73 @@ export function DeployButton({ version }: { version: Version }) {
         Deploy
       </Button>
       <Modal opened={deploy !== undefined} onClose={() => set()} title={`Deploy ${referenceOf(version)}`}>
-        <Deploy version={version} />
+        <Deploy version={version} onClose={() => set()} />
       </Modal>
     </>
   );
 }
 
-function Deploy({ version }: { version: Version }) {
-  const client = useQueryClient();
+function Deploy({ version, onClose }: { version: Version; onClose: () => void }) {
   const [sent, setSent] = useState<string | null>(null);
-  const put = useMutation({
-    mutationFn: ({ name, engine }: { name: string; engine: Engine }) =>
-      ask(
-        api.PUT("/v1/deployments/{name}", {
-          params: { path: { name } },
-          body: {
-            model: referenceOf(version),
-            engine,
-            models: [],
-            resident: 4,
-            replicas: { min: 1, max: 1, target_requests: 16 },
-          },
-        }),
-      ),
-    onSuccess: (deployment) => {
-      setSent(deployment.name);
-      void client.invalidateQueries({ queryKey: ["deployments"] });
-    },
-  });
-  if (sent !== null) return <Progress name={sent} reference={referenceOf(version)} />;
+  const [{ name, engine }, set] = useFields({ name: version.name, engine: "auto" as Engine });
+  const existing = useDeployments().data?.find((deployment) => deployment.name === name);
+  const model = referenceOf(version);
+  if (sent !== null) return <Progress name={sent} reference={model} />;
   return (
-    <Stack>
-      {put.isError && <ErrorState error={put.error} />}
-      <Form version={version} isSending={put.isPending} onSubmit={(name, engine) => put.mutate({ name, engine })} />
-    </Stack>
-  );
-}
-
-function Form({
-  version,
-  isSending,
-  onSubmit,
-}: {
-  version: Version;
-  isSending: boolean;
-  onSubmit(name: string, engine: Engine): void;
-}) {
-  const [name, setName] = useState(version.name);
-  const [engine, setEngine] = useState<Engine>("auto");
-  const existing = useDeployments();
-  const same = existing.data?.find((deployment) => deployment.name === name);
-  const isValid = NAME.test(name) && (same === undefined || same.actions.includes("update"));
-  const submit = (event: FormEvent) => {
-    event.preventDefault();
-    if (isValid) onSubmit(name, engine);
-  };
-  return (
-    <form onSubmit={submit}>
-      <Stack>
-        <TextInput
-          label="Name of the deployment"
-          value={name}
-          onChange={(event) => setName(event.currentTarget.value)}
-          error={NAME.test(name) || name === "" ? null : "Lower-case letters, digits, . _ -"}
-          required
-          data-autofocus
-        />
+    <RequestForm
+      action={existing === undefined ? "Deploy" : "Change the deployment"}
+      isBlocked={!isName(name) || existing?.actions?.includes("update") === false}
+      send={() => deploy(name, model, engine)}
+      queryKey={["deployments"]}
+      onSent={(deployment) => setSent(deployment.name)}
+      onCancel={onClose}
+    >
+      <TextInput
+        label="Name of the deployment"
+        value={name}
+        onChange={(event) => set({ name: event.currentTarget.value })}
+        error={isName(name) || name === "" ? null : "Lower-case letters, digits, . _ -"}
+        required
+        data-autofocus
+      />
+      {existing === undefined ? (
         <Select
           label="Engine"
           data={ENGINES}
           value={engine}
-          onChange={(value) => value !== null && setEngine(value as Engine)}
+          onChange={(value) => value !== null && set({ engine: value })}
           allowDeselect={false}
         />
-        {same !== undefined && (
-          <Alert color="orange" title="This deployment exists">
-            <Text size="sm" className="user-text">
-              {visible(same.name)} serves {visible(same.model)} now.{" "}
-              {same.actions.includes("update")
-                ? `It will change to ${referenceOf(version)} and the settings above, with one replica; queries go on meanwhile.`
-                : "It cannot be changed at the moment: choose another name."}
-            </Text>
-          </Alert>
-        )}
-        <Group justify="flex-end">
-          <Button type="submit" loading={isSending} disabled={!isValid}>
-            {same === undefined ? "Deploy" : "Change the deployment"}
-          </Button>
-        </Group>
-      </Stack>
-    </form>
+      ) : (
+        <Existing deployment={existing} model={model} />
+      )}
+    </RequestForm>
+  );
+}
+
+/** Create the deployment, or change the model of the one that has this name now. */
+async function deploy(name: string, model: string, engine: Engine): Promise<Deployment> {
+  const params = { path: { name } };
+  const existing = await ask(api.GET("/v1/deployments/{name}", { params })).catch((error: unknown) => {
+    if (error instanceof ApiError && error.problem.status === 404) return undefined;
+    throw error;
+  });
+  const body = existing === undefined ? newDeployment(model, engine) : withModel(existing, model);
+  return ask(api.PUT("/v1/deployments/{name}", { params, body }));
+}
+
+function Existing({ deployment, model }: { deployment: Deployment; model: string }) {
+  const loses = deployment.canary != null && withModel(deployment, model).canary == null;
+  return (
+    <Alert color="orange" title="This deployment exists">
+      <Text size="sm" className="user-text">
+        {visible(deployment.name)} serves {visible(deployment.model)} now.{" "}
+        {deployment.actions?.includes("update")
+          ? `It will change to ${model}, and keep its engine, replicas and other settings; queries go on meanwhile.`
+          : "It cannot be changed at the moment: choose another name."}
+        {loses && ` Its canary ${visible(deployment.canary?.model ?? "")} ends.`}
+      </Text>
+    </Alert>
   );
 }
 

@@ -75,9 +75,7 @@ function ExportTable({ version, exports }: { version: Version; exports: Export[]
                 <Table.Td ta="right">
                   {each.files.length > 0 ? bytes(each.files.reduce((sum, file) => sum + file.bytes, 0)) : "–"}
                 </Table.Td>
-                <Table.Td>
-                  {each.check == null ? "–" : agreement(each.check)}
-                </Table.Td>
+                <Table.Td>{each.check == null ? "–" : agreement(each.check)}</Table.Td>
               </Table.Tr>
             ))}
           </Table.Tbody>
@@ -134,7 +132,7 @@ function NewExport({ version }: { version: Version }) {
         label="Format"
         data={FORMATS}
         value={format}
-        onChange={(value) => value !== null && setFormat(value as Schemas["ExportFormat"])}
+        onChange={(value) => value !== null && setFormat(value)}
         allowDeselect={false}
       />
       <Checkbox

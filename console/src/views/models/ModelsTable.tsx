@@ -8,7 +8,7 @@ import { VirtualTable } from "./VirtualTable";
 interface Props {
   models: Schemas["Model"][];
   selected: string[];
-  onToggle(reference: string): void;
+  onToggle: (reference: string) => void;
 }
 
 /** The models, each with its latest version, which the checkbox selects for a comparison. */

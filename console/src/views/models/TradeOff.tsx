@@ -37,7 +37,7 @@ const GROUPS: PointGroup[] = [
 
 interface Selection {
   selected: string[];
-  onToggle(reference: string): void;
+  onToggle: (reference: string) => void;
 }
 
 export function TradeOff({ models, ...selection }: { models: Schemas["Model"][] } & Selection) {
@@ -100,7 +100,7 @@ function Choices({
   cost,
   view,
   onView,
-}: Chosen & { tasks: string[]; metrics: string[]; onView(view: string): void }) {
+}: Chosen & { tasks: string[]; metrics: string[]; onView: (view: string) => void }) {
   const navigate = modelsRoute.useNavigate();
   const set = (values: { task?: string; metric?: string; x?: Cost }) =>
     void navigate({ search: (before) => ({ ...before, ...values }), replace: true, resetScroll: false });
@@ -131,7 +131,7 @@ function Choices({
           { value: "macs", label: "MACs" },
         ]}
         value={cost}
-        onChange={(value) => value !== null && set({ x: value as Cost })}
+        onChange={(value) => value !== null && set({ x: value })}
         allowDeselect={false}
         w={170}
       />

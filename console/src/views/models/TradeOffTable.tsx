@@ -13,7 +13,7 @@ interface Props {
   metric: string;
   cost: Cost;
   selected: string[];
-  onToggle(reference: string): void;
+  onToggle: (reference: string) => void;
 }
 
 /** The points of the trade-off plot as a table, the best first. */

@@ -60,7 +60,7 @@ function Rows({
   versions: Version[];
   shown: number;
   selected: string[];
-  onToggle(reference: string): void;
+  onToggle: (reference: string) => void;
 }) {
   return (
     <Table.ScrollContainer minWidth={920}>
@@ -111,7 +111,7 @@ function VersionRow({
   version: Version;
   isShown: boolean;
   isSelected: boolean;
-  onToggle(reference: string): void;
+  onToggle: (reference: string) => void;
 }) {
   const reference = referenceOf(version);
   return (

@@ -10,8 +10,8 @@ interface Props {
   head: ReactNode;
   columns: number;
   count: number;
-  row(index: number): ReactNode;
-  rowKey(index: number): string;
+  row: (index: number) => ReactNode;
+  rowKey: (index: number) => string;
   rowHeight?: number;
   maxHeight?: number | string;
   minWidth?: number;
@@ -56,7 +56,7 @@ export function VirtualTable({ label, head, columns, count, row, rowKey, rowHeig
 }
 
 /** Scrolling renders rows that come into view only: the function that makes them stays the same. */
-const Cells = memo(function Cells({ row, index }: { row(index: number): ReactNode; index: number }) {
+const Cells = memo(function Cells({ row, index }: { row: (index: number) => ReactNode; index: number }) {
   return <>{row(index)}</>;
 });
 

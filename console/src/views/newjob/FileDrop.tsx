@@ -6,7 +6,7 @@ import { failed } from "../../ui/notify";
 /** The server refuses larger specs. */
 const LIMIT = 4 << 20;
 
-export function FileDrop({ onText, children }: { onText(text: string): void; children: ReactNode }) {
+export function FileDrop({ onText, children }: { onText: (text: string) => void; children: ReactNode }) {
   const [isOver, setOver] = useState(false);
   const drop = (event: DragEvent) => {
     setOver(false);

@@ -12,7 +12,7 @@ export function MistakeList({
 }: {
   mistakes: ListedMistake[];
   text: string;
-  onJump(mistake: ListedMistake): void;
+  onJump: (mistake: ListedMistake) => void;
 }) {
   if (mistakes.length === 0) return null;
   return (

@@ -6,7 +6,7 @@ import { withoutPlaceholder, type PLACEHOLDERS } from "./document/edit";
 
 type Place = (typeof PLACEHOLDERS)[number];
 
-export function Placeholders({ places, text, onReplace }: { places: Place[]; text: string; onReplace(text: string): void }) {
+export function Placeholders({ places, text, onReplace }: { places: Place[]; text: string; onReplace: (text: string) => void }) {
   if (places.length === 0) return null;
   return (
     <Alert color="blue" variant="light" icon={<IconFolder />} title="This template needs addresses of yours">
@@ -26,7 +26,7 @@ export function Placeholders({ places, text, onReplace }: { places: Place[]; tex
   );
 }
 
-function PlaceholderInput({ place, onFill }: { place: Place; onFill(value: string): void }) {
+function PlaceholderInput({ place, onFill }: { place: Place; onFill: (value: string) => void }) {
   const [value, setValue] = useState("");
   return (
     <form

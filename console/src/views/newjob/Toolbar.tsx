@@ -13,9 +13,9 @@ const route = getRouteApi("/new-job");
 interface Props {
   text: string;
   isChanged: boolean;
-  onReplace(text: string): void;
-  onReset(): void;
-  onSubmit(): void;
+  onReplace: (text: string) => void;
+  onReset: () => void;
+  onSubmit: () => void;
   canSubmit: boolean;
   mayWrite: boolean;
   isSubmitting: boolean;
@@ -77,7 +77,7 @@ function TemplateSelect() {
 
 interface Edits {
   text: string;
-  onReplace(text: string): void;
+  onReplace: (text: string) => void;
 }
 
 /** Registered data sets; choosing one puts it into the spec in place of shards. */

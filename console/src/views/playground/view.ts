@@ -2,7 +2,7 @@ import { useNavigate } from "@tanstack/react-router";
 import { useCallback } from "react";
 import { playgroundRoute } from "../../app/router";
 
-export type View = ReturnType<typeof playgroundRoute.useSearch>;
+export type View = (typeof playgroundRoute)["types"]["fullSearchSchema"];
 /** A change of the address; what is undefined is left out of it. */
 export type SetView = (change: { [Name in keyof View]?: View[Name] | undefined }, options?: { replace?: boolean }) => void;
 

@@ -5,7 +5,7 @@ interface Props {
   label: string;
   used: number | null | undefined;
   total: number;
-  format(value: number): string;
+  format: (value: number) => string;
   /** A warning colour when it is nearly all used. */
   isScarce?: boolean;
   /** A share of 100: the total is not shown. */

@@ -1,11 +1,10 @@
-import { Button, Group, Modal, NumberInput, Stack, Text, Textarea, TextInput } from "@mantine/core";
+import { Group, Modal, NumberInput, Text, Textarea, TextInput } from "@mantine/core";
 import { useNavigate } from "@tanstack/react-router";
-import { useState, type FormEvent } from "react";
 import { api, ask } from "../../../api/client";
 import { done } from "../../../ui/notify";
-import { ErrorState } from "../../../ui/states";
+import { RequestForm, useFields } from "../../../ui/RequestForm";
 import { formOf, nameProblem, NEW_FORM, requestOf, type RegisterForm } from "./request";
-import { useChange, type Dataset } from "../queries";
+import { DATASETS, type Dataset } from "../queries";
 
 /** Register a data set, or read a registered one again (`again`), perhaps with other settings. */
 export function RegisterModal({ opened, onClose, again }: { opened: boolean; onClose: () => void; again?: Dataset }) {
@@ -22,55 +21,42 @@ export function RegisterModal({ opened, onClose, again }: { opened: boolean; onC
 }
 
 function Form({ onClose, again }: { onClose: () => void; again: Dataset | undefined }) {
-  const [form, setForm] = useState<RegisterForm>(again === undefined ? NEW_FORM : formOf(again));
+  const [form, set] = useFields<RegisterForm>(again === undefined ? NEW_FORM : formOf(again));
   const navigate = useNavigate();
-  const registration = useChange(
-    (given: RegisterForm) =>
-      ask(api.PUT("/v1/datasets/{name}", { params: { path: { name: given.name } }, body: requestOf(given, again?.source) })),
-    (dataset) => {
-      done(`${dataset.name} is being read`);
-      onClose();
-      void navigate({ to: "/datasets/$name", params: { name: dataset.name } });
-    },
-  );
-  const set = (change: Partial<RegisterForm>) => setForm((before) => ({ ...before, ...change }));
-  const submit = (event: FormEvent) => {
-    event.preventDefault();
-    registration.mutate(form);
-  };
   const isComplete =
     form.name !== "" && nameProblem(form.name) === null && form.shards.trim() !== "" && form.captionKey.trim() !== "";
   return (
-    <form onSubmit={submit}>
-      <Stack>
-        {again !== undefined && (
-          <Text size="sm">
-            A new version is made if the shards or the settings have changed. Earlier versions stay as they are. Name the teacher
-            again if the report is to have its agreement.
-          </Text>
-        )}
-        {again === undefined && (
-          <TextInput
-            label="Name"
-            required
-            data-autofocus
-            value={form.name}
-            onChange={(event) => set({ name: event.currentTarget.value })}
-            error={nameProblem(form.name)}
-          />
-        )}
-        <Fields form={form} set={set} />
-        {registration.isError && <ErrorState error={registration.error} />}
-        <Group justify="flex-end" gap="xs">
-          <Button variant="default" onClick={onClose}>
-            Cancel
-          </Button>
-          <Button type="submit" loading={registration.isPending} disabled={!isComplete}>
-            {again === undefined ? "Register" : "Read again"}
-          </Button>
-        </Group>
-      </Stack>
-    </form>
+    <RequestForm
+      action={again === undefined ? "Register" : "Read again"}
+      isBlocked={!isComplete}
+      send={() =>
+        ask(api.PUT("/v1/datasets/{name}", { params: { path: { name: form.name } }, body: requestOf(form, again?.source) }))
+      }
+      queryKey={DATASETS}
+      onSent={({ name }) => {
+        done(`${name} is being read`);
+        onClose();
+        void navigate({ to: "/datasets/$name", params: { name } });
+      }}
+      onCancel={onClose}
+    >
+      {again === undefined ? (
+        <TextInput
+          label="Name"
+          required
+          data-autofocus
+          value={form.name}
+          onChange={(event) => set({ name: event.currentTarget.value })}
+          error={nameProblem(form.name)}
+        />
+      ) : (
+        <Text size="sm">
+          A new version is made if the shards or the settings have changed. Earlier versions stay as they are. Name the teacher
+          again if the report is to have its agreement.
+        </Text>
+      )}
+      <Fields form={form} set={set} />
+    </RequestForm>
   );
 }
 

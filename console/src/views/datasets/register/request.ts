@@ -1,5 +1,6 @@
 /** The form of a registration, and the request that it becomes. */
 import type { Schemas } from "../../../api/client";
+import { isName } from "../../../app/names";
 
 export interface RegisterForm {
   name: string;
@@ -23,11 +24,9 @@ export const NEW_FORM: RegisterForm = {
   pretrained: "",
 };
 
-const NAME = /^[a-z0-9][a-z0-9._-]{0,62}$/;
-
 /** Return what is wrong with a name, or null. */
 export function nameProblem(name: string): string | null {
-  if (name === "" || NAME.test(name)) return null;
+  if (name === "" || isName(name)) return null;
   return "Use up to 63 lower-case letters, digits, dots, underscores and hyphens, a letter or digit first.";
 }
 

@@ -20,7 +20,7 @@ export function useJobs(ids: readonly string[]) {
       queryKey: jobKey(id),
       queryFn: ({ signal }: { signal: AbortSignal }) => readJob(id, signal),
       refetchInterval: (query: { state: { data?: Job | undefined } }) =>
-        (query.state.data !== undefined && hasEnded(query.state.data) ? false : LIVE_MS) as number | false,
+        query.state.data !== undefined && hasEnded(query.state.data) ? false : LIVE_MS,
     })),
   });
 }
@@ -35,7 +35,7 @@ export function useSeriesNames(ids: readonly string[], isLive: readonly boolean[
     queries: ids.map((id, place) => ({
       queryKey: ["job", id, "series"],
       queryFn: async ({ signal }: { signal: AbortSignal }) => Object.keys((await readSnapshot(id, signal, "", 1)).series),
-      refetchInterval: (isLive[place] === true ? 10 * LIVE_MS : false) as number | false,
+      refetchInterval: isLive[place] === true ? 10 * LIVE_MS : false,
       staleTime: LIVE_MS,
     })),
   });
@@ -64,7 +64,7 @@ export function useCurves({ jobs, ids, labels, resolved, series, keep }: Wanted)
       queryFn: async ({ signal }: { signal: AbortSignal }) =>
         fromSnapshot((await readSnapshot(id, signal, series, POINTS)).series),
       enabled: series !== "",
-      refetchInterval: (jobs[place] !== undefined && hasEnded(jobs[place]) ? false : LIVE_MS) as number | false,
+      refetchInterval: jobs[place] !== undefined && hasEnded(jobs[place]) ? false : LIVE_MS,
       staleTime: LIVE_MS,
       structuralSharing: false,
     })),

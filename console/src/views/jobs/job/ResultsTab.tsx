@@ -67,11 +67,7 @@ function Latest({ metrics }: { metrics: Stage["metrics"] }) {
     (entry): entry is [string, number] => SHOWN.includes(entry[0]) && typeof entry[1] === "number",
   );
   const names: Record<string, string> = { lr: "learning rate", grad_norm: "gradient norm" };
-  return (
-    <Text size="sm">
-      {shown.map(([name, value]) => `${names[name] ?? name} ${significant(value)}`).join(" · ")}
-    </Text>
-  );
+  return <Text size="sm">{shown.map(([name, value]) => `${names[name] ?? name} ${significant(value)}`).join(" · ")}</Text>;
 }
 
 function ScoreTable({ evaluation }: { evaluation: Stage["evaluation"] }) {

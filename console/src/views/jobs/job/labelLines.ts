@@ -1,7 +1,9 @@
 /** Labels as lines of text, for editing. */
 
 export function writeLabels(labels: Record<string, string>): string {
-  return Object.entries(labels).map(([key, value]) => `${key}: ${value}`).join("\n");
+  return Object.entries(labels)
+    .map(([key, value]) => `${key}: ${value}`)
+    .join("\n");
 }
 
 /** Read `key: value` lines; the mistake, if any, in a sentence. */

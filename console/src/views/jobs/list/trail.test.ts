@@ -13,7 +13,10 @@ it("keeps what new jobs push out of the first page", () => {
   const first = advance(null, head(1, 3, 2, 1));
   const second = advance(first, head(2, 5, 4, 3));
   expect(second.next).toBe("after-1");
-  expect(second.reads.map((read) => read.jobs.map((job) => job.created))).toEqual([[3, 2, 1], [2, 1]]);
+  expect(second.reads.map((read) => read.jobs.map((job) => job.created))).toEqual([
+    [3, 2, 1],
+    [2, 1],
+  ]);
 });
 
 it("begins again if there may be jobs between two readings", () => {

@@ -30,7 +30,7 @@ function valueRows(head: string, left: unknown, right: unknown, indent: string):
     const line = indent + head;
     const nested = Array.isArray(left)
       ? listRows(left, right as unknown[], `${indent}  `)
-      : mappingRows(left as Mapping, right as Mapping, `${indent}  `);
+      : mappingRows(left, right as Mapping, `${indent}  `);
     return head === "" ? nested : [{ left: line, right: line, difference: "same" }, ...nested];
   }
   return beside(linesOf(head, left, indent), linesOf(head, right, indent));

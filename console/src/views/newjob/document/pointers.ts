@@ -31,7 +31,7 @@ export function placeOf(document: Document, text: string, parts: Path): Place {
 
 interface Child {
   value: unknown;
-  place(text: string): Place | null;
+  place: (text: string) => Place | null;
 }
 
 function child(node: unknown, part: string): Child | null {

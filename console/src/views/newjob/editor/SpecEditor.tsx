@@ -14,17 +14,17 @@ import { theme } from "./theme";
 
 export interface EditorHandle {
   /** Select a place, and move the focus there. */
-  jump(place: Place): void;
+  jump: (place: Place) => void;
   /** Replace the text as one change, which undo takes back. */
-  replace(text: string): void;
+  replace: (text: string) => void;
 }
 
 interface Props {
   ref?: Ref<EditorHandle>;
   /** The text that it starts with; afterwards the editor owns it. */
   initialText: string;
-  onChange(text: string): void;
-  onSubmit(): void;
+  onChange: (text: string) => void;
+  onSubmit: () => void;
   mistakes: Mistake[];
   knowledge: Knowledge;
   /** Id of the element that explains the keys. */

@@ -7,13 +7,19 @@ export const MOST_LABELS = 10_000;
 
 /** Return labels that are separated by commas or lines, each once. */
 export function parseLabels(text: string): string[] {
-  const labels = text.split(/[,\n]/).map((label) => label.trim()).filter((label) => label !== "");
+  const labels = text
+    .split(/[,\n]/)
+    .map((label) => label.trim())
+    .filter((label) => label !== "");
   return [...new Set(labels)];
 }
 
 /** Return templates, one a line; without any, the label alone. */
 export function parseTemplates(text: string): string[] {
-  const templates = text.split("\n").map((line) => line.trim()).filter((line) => line !== "");
+  const templates = text
+    .split("\n")
+    .map((line) => line.trim())
+    .filter((line) => line !== "");
   return templates.length > 0 ? templates : ["{}"];
 }
 

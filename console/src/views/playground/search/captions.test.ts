@@ -17,7 +17,10 @@ it("takes a sentence if no field has such a name", () => {
 
 it("flattens nested keys as filters name them", () => {
   expect(flat({ year: 1, camera: { make: "Leica", lens: { mm: 50 } }, tags: ["a", "b"] })).toEqual([
-    ["year", 1], ["camera.make", "Leica"], ["camera.lens.mm", 50], ["tags", ["a", "b"]],
+    ["year", 1],
+    ["camera.make", "Leica"],
+    ["camera.lens.mm", 50],
+    ["tags", ["a", "b"]],
   ]);
   expect([shown(["a", 1]), shown({ a: 1 }), shown("x"), shown(null)]).toEqual(["a, 1", '{"a":1}', "x", "null"]);
 });

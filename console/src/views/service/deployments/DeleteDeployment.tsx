@@ -5,7 +5,15 @@ import { done, failed } from "../../../ui/notify";
 import { Confirm } from "../../../ui/Confirm";
 
 /** Null: no deployment is about to be deleted. */
-export function DeleteDeployment({ name, onClose, onDeleted }: { name: string | null; onClose(): void; onDeleted?: () => void }) {
+export function DeleteDeployment({
+  name,
+  onClose,
+  onDeleted,
+}: {
+  name: string | null;
+  onClose: () => void;
+  onDeleted?: () => void;
+}) {
   const client = useQueryClient();
   const deletion = useMutation({
     mutationFn: (deleted: string) => ask(api.DELETE("/v1/deployments/{name}", { params: { path: { name: deleted } } })),

@@ -1,98 +1,63 @@
 /** Creates a deployment, or updates one without dropping a request. */
-import { Autocomplete, Button, Group, Modal, NumberInput, Select, Stack, TextInput } from "@mantine/core";
-import { useMutation, useQueryClient } from "@tanstack/react-query";
-import { useState } from "react";
+import { Autocomplete, Group, Modal, NumberInput, Select } from "@mantine/core";
 import { api, ask, type Schemas } from "../../../api/client";
 import { done } from "../../../ui/notify";
-import { ErrorState } from "../../../ui/states";
+import { RequestForm, useFields } from "../../../ui/RequestForm";
+import { ModelInput, NameInput } from "../fields";
 import { useModelVersions, useNewestModel } from "../queries";
-import { bodyOf, ENGINES, filled, formOf, problemOf, type DeploymentForm, type FilledForm } from "./form";
+import { bodyOf, ENGINES, filled, formOf, problemOf, type DeploymentForm as FormFields, type FilledForm } from "./form";
 
 interface Props {
   opened: boolean;
-  onClose(): void;
+  onClose: () => void;
   /** The deployment to update; a new one without it. */
   existing?: Schemas["Deployment"] | undefined;
   /** The model that a new one starts with. */
-  model?: string;
+  model?: string | undefined;
 }
 
 export function DeploymentDialog({ opened, onClose, existing, model }: Props) {
   return (
     <Modal opened={opened} onClose={onClose} title={existing === undefined ? "Deploy a model" : `Update ${existing.name}`}>
-      <DeploymentFields existing={existing} model={model ?? null} onClose={onClose} />
+      <DeploymentForm existing={existing} model={model} onClose={onClose} />
     </Modal>
   );
 }
 
-function DeploymentFields({ existing, model, onClose }: { existing: Props["existing"]; model: string | null; onClose(): void }) {
-  const [given, setForm] = useState<DeploymentForm>(() => formOf(existing, model));
-  const versions = useModelVersions(true);
+function DeploymentForm({ existing, model, onClose }: Omit<Props, "opened">) {
+  const [given, set] = useFields(() => formOf(existing, model ?? null));
   const form = filled(given, useNewestModel());
-  const client = useQueryClient();
-  const put = useMutation({
-    mutationFn: () =>
-      ask(api.PUT("/v1/deployments/{name}", { params: { path: { name: form.name.trim() } }, body: bodyOf(form, existing) })),
-    onSuccess: (deployment) => {
-      done(existing === undefined ? `Deployment ${deployment.name} starts` : `Deployment ${deployment.name} is being updated`);
-      void client.invalidateQueries({ queryKey: ["deployments"] });
-      onClose();
-    },
-  });
-  const set = (change: Partial<DeploymentForm>) => setForm((before) => ({ ...before, ...change }));
-  const problem = problemOf(form);
   return (
-    <form
-      onSubmit={(event) => {
-        event.preventDefault();
-        if (problem === null) put.mutate();
+    <RequestForm
+      action={existing === undefined ? "Deploy" : "Update"}
+      isBlocked={problemOf(form) ?? false}
+      send={() =>
+        ask(api.PUT("/v1/deployments/{name}", { params: { path: { name: form.name.trim() } }, body: bodyOf(form, existing) }))
+      }
+      queryKey={["deployments"]}
+      onSent={({ name }) => {
+        done(existing === undefined ? `Deployment ${name} starts` : `Deployment ${name} is being updated`);
+        onClose();
       }}
+      onCancel={onClose}
     >
-      <Stack gap="sm">
-        {existing === undefined && (
-          <TextInput
-            label="Name"
-            description="Lower-case letters, digits, . _ -"
-            required
-            value={form.name}
-            onChange={(event) => set({ name: event.currentTarget.value })}
-            data-autofocus
-          />
-        )}
-        <Autocomplete
-          label="Model"
-          description="A version, as emoji@3, or an alias, as emoji@latest"
-          required
-          data={versions}
-          value={form.model}
-          onChange={(value) => set({ model: value })}
-          limit={50}
-        />
-        <ReplicaFields form={form} set={set} />
-        <Select
-          label="Engine"
-          description="auto measures them and takes the fastest that is exact enough"
-          data={ENGINES}
-          value={form.engine}
-          allowDeselect={false}
-          onChange={(value) => set({ engine: (value ?? "auto") as DeploymentForm["engine"] })}
-        />
-        <CanaryFields form={form} set={set} versions={versions} />
-        {put.isError && <ErrorState error={put.error} />}
-        <Group justify="flex-end">
-          <Button variant="default" onClick={onClose}>
-            Cancel
-          </Button>
-          <Button type="submit" loading={put.isPending} disabled={problem !== null} title={problem ?? undefined}>
-            {existing === undefined ? "Deploy" : "Update"}
-          </Button>
-        </Group>
-      </Stack>
-    </form>
+      {existing === undefined && <NameInput value={form.name} onChange={(name) => set({ name })} />}
+      <ModelInput value={form.model} onChange={(changed) => set({ model: changed })} />
+      <ReplicaFields form={form} set={set} />
+      <Select
+        label="Engine"
+        description="auto measures them and takes the fastest that is exact enough"
+        data={ENGINES}
+        value={form.engine}
+        allowDeselect={false}
+        onChange={(value) => set({ engine: value ?? "auto" })}
+      />
+      <CanaryFields form={form} set={set} />
+    </RequestForm>
   );
 }
 
-type Fields = { form: FilledForm; set(change: Partial<DeploymentForm>): void };
+type Fields = { form: FilledForm; set: (change: Partial<FormFields>) => void };
 
 function ReplicaFields({ form, set }: Fields) {
   return (
@@ -118,7 +83,8 @@ function ReplicaFields({ form, set }: Fields) {
   );
 }
 
-function CanaryFields({ form, set, versions }: Fields & { versions: string[] }) {
+function CanaryFields({ form, set }: Fields) {
+  const versions = useModelVersions(true);
   const name = form.model.split("@")[0];
   return (
     <Group grow align="flex-start">

@@ -76,7 +76,7 @@ function DeploymentTable({ items }: { items: Deployment[] }) {
   );
 }
 
-function DeploymentRow({ item, onUpdate, onDelete }: { item: Deployment; onUpdate(): void; onDelete(): void }) {
+function DeploymentRow({ item, onUpdate, onDelete }: { item: Deployment; onUpdate: () => void; onDelete: () => void }) {
   const actions = item.actions ?? [];
   const { name, model, canary, replicas } = item;
   return (

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import type { Schemas } from "../../../api/client";
-import { bodyOf, filled, formOf, problemOf } from "./form";
+import { bodyOf, filled, formOf, problemOf, withModel } from "./form";
 
 const EMOJI = {
   name: "emoji",
@@ -39,4 +39,19 @@ it("removes a canary whose name is empty, and needs a version", () => {
   expect(bodyOf(form, EMOJI).canary).toBeNull();
   expect(problemOf({ ...form, model: "emoji" })).toContain("version");
   expect(problemOf({ ...form, min: 4 })).toContain("replicas");
+});
+
+it("changes the model alone", () => {
+  const { name: _, ...settings } = EMOJI;
+  expect(withModel(EMOJI, "emoji@3")).toEqual({ ...settings, model: "emoji@3" });
+});
+
+it("ends a canary that becomes the model, or is of another one", () => {
+  expect(withModel(EMOJI, "emoji@2")).toMatchObject({ model: "emoji@2", canary: null, resident: 2 });
+  expect(withModel(EMOJI, "face@2").canary).toBeNull();
+});
+
+it("keeps the share of a canary that is not a whole percent", () => {
+  const existing = { ...EMOJI, canary: { model: "emoji@2", weight: 0.125 } };
+  expect(bodyOf(filled(formOf(existing, null), undefined), existing).canary?.weight).toBe(0.125);
 });

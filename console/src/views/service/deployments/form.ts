@@ -1,5 +1,6 @@
 /** The fields of the dialog about a deployment, and the request that they make. */
 import type { Schemas } from "../../../api/client";
+import { isName } from "../../../app/names";
 
 type Put = Schemas["DeploymentPut"];
 
@@ -26,7 +27,7 @@ export function formOf(existing: Schemas["Deployment"] | undefined, model: strin
     max: existing?.replicas.max ?? 1,
     engine: (existing?.engine ?? "auto") as DeploymentForm["engine"],
     canary: existing?.canary?.model ?? "",
-    weight: Math.round(100 * (existing?.canary?.weight ?? 0.1)),
+    weight: Math.round(10_000 * (existing?.canary?.weight ?? 0.1)) / 100,
   };
 }
 
@@ -51,9 +52,26 @@ export function bodyOf(form: FilledForm, existing: Schemas["Deployment"] | undef
   };
 }
 
+/** Return the request of a deployment with one replica. */
+export function newDeployment(model: string, engine: Put["engine"]): Put {
+  return { model, engine, models: [], resident: 4, replicas: { min: 1, max: 1, target_requests: 16 } };
+}
+
+/** Return the request that changes the model alone. The canary stays if it can: it has to be another version of the same model. */
+export function withModel(existing: Schemas["Deployment"], model: string): Put {
+  const { models = [], resident = 4, replicas, canary } = existing;
+  return { model, models, resident, replicas, engine: existing.engine as Put["engine"], canary: staying(canary, model) };
+}
+
+/** Return the canary if a deployment of the model can have it, else null. */
+function staying(canary: Put["canary"], model: string): Put["canary"] {
+  if (canary == null || canary.model === model) return null;
+  return canary.model.split("@")[0] === model.split("@")[0] ? canary : null;
+}
+
 /** Return why the form cannot be sent; null if it can. */
 export function problemOf(form: FilledForm): string | null {
-  if (!/^[a-z0-9][a-z0-9._-]{0,62}$/.test(form.name.trim())) return "Give a name of lower-case letters, digits, . _ -";
+  if (!isName(form.name.trim())) return "Give a name of lower-case letters, digits, . _ -";
   if (!/^[^@\s]+@[^@\s]+$/.test(form.model.trim())) return "Give a model with its version, as emoji@latest";
   return form.max < form.min ? "Give at least as many replicas at most as at least" : null;
 }

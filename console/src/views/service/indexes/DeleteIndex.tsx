@@ -5,7 +5,7 @@ import { done, failed } from "../../../ui/notify";
 import { Confirm } from "../../../ui/Confirm";
 
 /** Null: no index is about to be deleted. */
-export function DeleteIndex({ name, onClose }: { name: string | null; onClose(): void }) {
+export function DeleteIndex({ name, onClose }: { name: string | null; onClose: () => void }) {
   const client = useQueryClient();
   const deletion = useMutation({
     mutationFn: (deleted: string) => ask(api.DELETE("/v1/indexes/{name}", { params: { path: { name: deleted } } })),

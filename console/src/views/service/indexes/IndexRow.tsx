@@ -7,7 +7,7 @@ import { StateBadge } from "../../../ui/states";
 
 type Index = Schemas["Index"];
 
-export function IndexRow({ item, onDelete }: { item: Index; onDelete(): void }) {
+export function IndexRow({ item, onDelete }: { item: Index; onDelete: () => void }) {
   const isUsable = item.state === "ready" || item.state === "updating";
   return (
     <Table.Tr>

@@ -57,7 +57,7 @@ function TokenTable({ items, own }: { items: Token[]; own: string | null }) {
   );
 }
 
-function TokenRow({ token, isOwn, onRevoke }: { token: Token; isOwn: boolean; onRevoke(): void }) {
+function TokenRow({ token, isOwn, onRevoke }: { token: Token; isOwn: boolean; onRevoke: () => void }) {
   return (
     <Table.Tr>
       <Table.Th scope="row" fw={600} className="user-text">
@@ -96,7 +96,7 @@ function TokenRow({ token, isOwn, onRevoke }: { token: Token; isOwn: boolean; on
   );
 }
 
-function RevokeToken({ token, isOwn, onClose }: { token: Token | null; isOwn: boolean; onClose(): void }) {
+function RevokeToken({ token, isOwn, onClose }: { token: Token | null; isOwn: boolean; onClose: () => void }) {
   const client = useQueryClient();
   const revocation = useMutation({
     mutationFn: (id: string) => ask(api.DELETE("/v1/tokens/{token_id}", { params: { path: { token_id: id } } })),

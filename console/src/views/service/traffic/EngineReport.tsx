@@ -18,7 +18,7 @@ export function EngineReport({ deployment: { name, actions = [], updated_at, sta
   });
   if (!isAnswering)
     return <Text size="sm">A replica reports its engine once it answers queries, to tokens with the scope infer.</Text>;
-  return <Answer of={health}>{(data) => <ReportContent report={readReport(data as Record<string, unknown>)} />}</Answer>;
+  return <Answer of={health}>{(data) => <ReportContent report={readReport(data)} />}</Answer>;
 }
 
 function ReportContent({ report }: { report: Report }) {
