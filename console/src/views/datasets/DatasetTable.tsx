@@ -5,39 +5,30 @@ import { useState } from "react";
 import { api, ask } from "../../api/client";
 import { ago, dateTime, integer, percent } from "../../app/format";
 import { visible } from "../../app/labels";
-import { ActionsHeader } from "../../ui/ActionsHeader";
 import { TextLink } from "../../ui/links";
 import { StateBadge } from "../../ui/states";
 import { DatasetFailure } from "./DatasetFailure";
 import { DeleteDataset } from "./DeleteDataset";
 import { isSettled, useMayWrite, type Dataset } from "./queries";
+import { ACTIONS, right, ScrollTable } from "../../ui/ScrollTable";
 
 export function DatasetTable({ datasets }: { datasets: Dataset[] }) {
   const [deleted, setDeleted] = useState<string | null>(null);
   const mayWrite = useMayWrite();
   return (
-    <Table.ScrollContainer minWidth={640}>
-      <Table highlightOnHover>
-        <Table.Thead>
-          <Table.Tr>
-            <Table.Th scope="col">Name</Table.Th>
-            <Table.Th scope="col">State</Table.Th>
-            <Table.Th scope="col">Latest version</Table.Th>
-            <Table.Th scope="col" ta="right">
-              Samples
-            </Table.Th>
-            <Table.Th scope="col">Changed</Table.Th>
-            {mayWrite && <ActionsHeader />}
-          </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {datasets.map((dataset) => (
-            <Row key={dataset.name} dataset={dataset} onDelete={mayWrite ? setDeleted : undefined} />
-          ))}
-        </Table.Tbody>
-      </Table>
+    <>
+      <ScrollTable
+        label="Table of data sets"
+        minWidth={640}
+        highlightOnHover
+        columns={["Name", "State", "Latest version", right("Samples"), "Changed", mayWrite && ACTIONS]}
+      >
+        {datasets.map((dataset) => (
+          <Row key={dataset.name} dataset={dataset} onDelete={mayWrite ? setDeleted : undefined} />
+        ))}
+      </ScrollTable>
       <DeleteDataset name={deleted} onClose={() => setDeleted(null)} />
-    </Table.ScrollContainer>
+    </>
   );
 }
 

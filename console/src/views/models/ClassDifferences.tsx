@@ -6,6 +6,7 @@ import { visible } from "../../app/labels";
 import { compareModelsRoute } from "../../app/router";
 import { SERIES } from "../../app/theme";
 import { TextLink } from "../../ui/links";
+import { right } from "../../ui/ScrollTable";
 import { points } from "./metrics";
 import { difference, sortClasses, type ClassOrder, type ClassRow } from "./perClass";
 import { VirtualTable } from "./VirtualTable";
@@ -43,33 +44,18 @@ export function ClassDifferences({ rows, names }: { rows: ClassRow[]; names: str
       </Group>
       <VirtualTable
         label="Table of classes"
-        columns={6}
+        columns={[
+          "Class",
+          hasImages && right("Images"),
+          { ...right(first), className: "user-text" },
+          { ...right(second), className: "user-text" },
+          right("Points"),
+          { head: "Difference", w: BAR + 20 },
+        ]}
         count={sorted.length}
         maxHeight={420}
         minWidth={660}
         rowKey={(index) => sorted[index]!.label}
-        head={
-          <>
-            <Table.Th scope="col">Class</Table.Th>
-            {hasImages && (
-              <Table.Th scope="col" ta="right">
-                Images
-              </Table.Th>
-            )}
-            <Table.Th scope="col" ta="right" className="user-text">
-              {first}
-            </Table.Th>
-            <Table.Th scope="col" ta="right" className="user-text">
-              {second}
-            </Table.Th>
-            <Table.Th scope="col" ta="right">
-              Points
-            </Table.Th>
-            <Table.Th scope="col" w={BAR + 20}>
-              Difference
-            </Table.Th>
-          </>
-        }
         row={(index) => <Cells row={sorted[index]!} most={most} hasImages={hasImages} />}
       />
     </Stack>

@@ -10,6 +10,7 @@ import { classesOfSpec, countedClasses, difference, joinPerClass, sortClasses, t
 import { useClassCounts } from "./queries";
 import { referenceOf, TEACHER } from "./references";
 import { VirtualTable } from "./VirtualTable";
+import { right } from "../../ui/ScrollTable";
 
 type Version = Schemas["ModelVersion"];
 
@@ -40,34 +41,17 @@ export function ClassTable({ version, task }: { version: Version; task: string }
       />
       <VirtualTable
         label={`Classes of ${visible(task)}`}
-        columns={6}
+        columns={[
+          "Class",
+          hasImages && right("Images"),
+          right("top-1"),
+          hasTeacher && right("Teacher"),
+          hasTeacher && right("Difference, points"),
+          hasPredictions && "Images",
+        ]}
         count={sorted.length}
         minWidth={460}
         rowKey={(index) => sorted[index]!.label}
-        head={
-          <>
-            <Table.Th scope="col">Class</Table.Th>
-            {hasImages && (
-              <Table.Th scope="col" ta="right">
-                Images
-              </Table.Th>
-            )}
-            <Table.Th scope="col" ta="right">
-              top-1
-            </Table.Th>
-            {hasTeacher && (
-              <Table.Th scope="col" ta="right">
-                Teacher
-              </Table.Th>
-            )}
-            {hasTeacher && (
-              <Table.Th scope="col" ta="right">
-                Difference, points
-              </Table.Th>
-            )}
-            {hasPredictions && <Table.Th scope="col">Images</Table.Th>}
-          </>
-        }
         row={(index) => {
           const link = hasPredictions ? <Images version={version} task={task} label={sorted[index]!.label} /> : null;
           return <Cells row={sorted[index]!} hasImages={hasImages} hasTeacher={hasTeacher} link={link} />;

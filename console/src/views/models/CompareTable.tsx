@@ -4,6 +4,7 @@ import { visible } from "../../app/labels";
 import { TextLink } from "../../ui/links";
 import { columnsOf, compareGroups, type Cell, type Column, type CompareGroup } from "./compareRows";
 import type { Compared } from "./tradeoff";
+import { ScrollRegion, TableHead } from "../../ui/ScrollTable";
 
 /** Facts and scores: the best version of a row is bold, with the difference from the first one. */
 export function CompareTable({ models }: { models: Compared[] }) {
@@ -20,25 +21,19 @@ export function CompareTable({ models }: { models: Compared[] }) {
         checked={onlyDifferences}
         onChange={(event) => setOnlyDifferences(event.currentTarget.checked)}
       />
-      <Table.ScrollContainer minWidth={170 + 130 * columns.length}>
+      <ScrollRegion label="Table of facts and scores" minWidth={170 + 130 * columns.length}>
         <Table withColumnBorders={false}>
-          <Table.Thead>
-            <Table.Tr>
-              <Table.Th scope="col" w={170}>
-                Fact or metric
-              </Table.Th>
-              {columns.map((column) => (
-                <Table.Th key={column.key} scope="col" ta="right">
-                  <ColumnHead column={column} />
-                </Table.Th>
-              ))}
-            </Table.Tr>
-          </Table.Thead>
+          <TableHead
+            columns={[
+              { head: "Fact or metric", w: 170 },
+              ...columns.map((column) => ({ head: <ColumnHead column={column} />, ta: "right" as const })),
+            ]}
+          />
           {shown.map((group) => (
             <GroupRows key={group.title} group={group} columns={columns} />
           ))}
         </Table>
-      </Table.ScrollContainer>
+      </ScrollRegion>
       <Text size="xs" c="dimmed">
         Bold: the best version of the row. Small: the difference from the first version. MACs are those of an image and a text.
       </Text>

@@ -9,6 +9,7 @@ import { CommandLine } from "./CommandLine";
 import { formatMetric, isShare, keptShare, metricLabel, numbersOf, valueOf, type Metrics } from "./metrics";
 import { referenceOf } from "./references";
 import { Section } from "./Section";
+import { right, ScrollTable } from "../../ui/ScrollTable";
 
 type Version = Schemas["ModelVersion"];
 
@@ -20,7 +21,7 @@ export function EvaluationTab({ version }: { version: Version }) {
     <Stack>
       {tasks.map(([task, scores]) => (
         <Section key={task} title={visible(task)} aside={<Measured version={version} task={task} />}>
-          <TaskTable scores={scores} teacher={version.teacher ?? null} />
+          <TaskTable task={task} scores={scores} teacher={version.teacher ?? null} />
         </Section>
       ))}
       {withClasses.length > 0 && <Classes version={version} tasks={withClasses} />}
@@ -48,56 +49,43 @@ function Measured({ version, task }: { version: Version; task: string }) {
   );
 }
 
-function TaskTable({ scores, teacher }: { scores: Schemas["Scores"]; teacher: string | null }) {
+function TaskTable({ task, scores, teacher }: { task: string; scores: Schemas["Scores"]; teacher: string | null }) {
   const sizes = Object.entries((scores.student.by_size ?? {}) as Record<string, Metrics>);
   const hasTeacher = scores.teacher != null;
   return (
-    <Table.ScrollContainer minWidth={360}>
-      <Table>
-        <Table.Thead>
-          <Table.Tr>
-            <Table.Th scope="col">Metric</Table.Th>
-            <Table.Th scope="col" ta="right">
-              This version
-            </Table.Th>
-            {hasTeacher && (
-              <Table.Th scope="col" ta="right" className="user-text">
-                {visible(teacher ?? "Teacher")}
-              </Table.Th>
-            )}
-            {hasTeacher && (
-              <Table.Th scope="col" ta="right">
-                Share kept
-              </Table.Th>
-            )}
-          </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {[...numbersOf(scores.student), "ms_per_image"].map((metric) => (
+    <ScrollTable
+      label={`Scores of ${visible(task)}`}
+      minWidth={360}
+      columns={[
+        "Metric",
+        right("This version"),
+        hasTeacher && { ...right(visible(teacher ?? "Teacher")), className: "user-text" },
+        hasTeacher && right("Share kept"),
+      ]}
+    >
+      {[...numbersOf(scores.student), "ms_per_image"].map((metric) => (
+        <MetricRow
+          key={metric}
+          label={metricLabel(metric)}
+          metric={metric}
+          student={scores.student}
+          teacher={scores.teacher ?? null}
+        />
+      ))}
+      {sizes.flatMap(([size, shorter]) =>
+        numbersOf(shorter)
+          .filter(isShare)
+          .map((metric) => (
             <MetricRow
-              key={metric}
-              label={metricLabel(metric)}
+              key={`${size} ${metric}`}
+              label={`${metricLabel(metric)}, first ${size} numbers`}
               metric={metric}
-              student={scores.student}
-              teacher={scores.teacher ?? null}
+              student={shorter}
+              teacher={hasTeacher ? {} : null}
             />
-          ))}
-          {sizes.flatMap(([size, shorter]) =>
-            numbersOf(shorter)
-              .filter(isShare)
-              .map((metric) => (
-                <MetricRow
-                  key={`${size} ${metric}`}
-                  label={`${metricLabel(metric)}, first ${size} numbers`}
-                  metric={metric}
-                  student={shorter}
-                  teacher={hasTeacher ? {} : null}
-                />
-              )),
-          )}
-        </Table.Tbody>
-      </Table>
-    </Table.ScrollContainer>
+          )),
+      )}
+    </ScrollTable>
   );
 }
 

@@ -12,6 +12,7 @@ import { CommandLine } from "./CommandLine";
 import { modelKey } from "./queries";
 import { referenceOf } from "./references";
 import { Section } from "./Section";
+import { right, ScrollTable } from "../../ui/ScrollTable";
 
 type Version = Schemas["ModelVersion"];
 type Export = Schemas["Export"];
@@ -51,36 +52,26 @@ function ExportTable({ version, exports }: { version: Version; exports: Export[]
   const pulled = exports.find(({ state }) => state === "succeeded") ?? exports[0]!;
   return (
     <>
-      <Table.ScrollContainer minWidth={560}>
-        <Table>
-          <Table.Thead>
-            <Table.Tr>
-              <Table.Th scope="col">Export</Table.Th>
-              <Table.Th scope="col">State</Table.Th>
-              <Table.Th scope="col" ta="right">
-                Size
-              </Table.Th>
-              <Table.Th scope="col">Agreement with torch (mean cosine)</Table.Th>
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {exports.map((each) => (
-              <Table.Tr key={each.name}>
-                <Table.Th scope="row" fw={400}>
-                  {each.name}
-                </Table.Th>
-                <Table.Td>
-                  <State of={each} />
-                </Table.Td>
-                <Table.Td ta="right">
-                  {each.files.length > 0 ? bytes(each.files.reduce((sum, file) => sum + file.bytes, 0)) : "–"}
-                </Table.Td>
-                <Table.Td>{each.check == null ? "–" : agreement(each.check)}</Table.Td>
-              </Table.Tr>
-            ))}
-          </Table.Tbody>
-        </Table>
-      </Table.ScrollContainer>
+      <ScrollTable
+        label="Table of exports"
+        minWidth={560}
+        columns={["Export", "State", right("Size"), "Agreement with torch (mean cosine)"]}
+      >
+        {exports.map((each) => (
+          <Table.Tr key={each.name}>
+            <Table.Th scope="row" fw={400}>
+              {each.name}
+            </Table.Th>
+            <Table.Td>
+              <State of={each} />
+            </Table.Td>
+            <Table.Td ta="right">
+              {each.files.length > 0 ? bytes(each.files.reduce((sum, file) => sum + file.bytes, 0)) : "–"}
+            </Table.Td>
+            <Table.Td>{each.check == null ? "–" : agreement(each.check)}</Table.Td>
+          </Table.Tr>
+        ))}
+      </ScrollTable>
       <CommandLine command={`tinyclip-client models pull ${referenceOf(version)} --export ${pulled.name}`} />
     </>
   );

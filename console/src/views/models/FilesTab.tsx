@@ -1,5 +1,5 @@
 /** A version's files to download, and its exports. */
-import { Button, Stack, Table, Text, VisuallyHidden } from "@mantine/core";
+import { Button, Stack, Table, Text } from "@mantine/core";
 import { IconDownload } from "@tabler/icons-react";
 import { useState } from "react";
 import { send, type Schemas } from "../../api/client";
@@ -10,6 +10,7 @@ import { CommandLine } from "./CommandLine";
 import { Exports } from "./Exports";
 import { referenceOf } from "./references";
 import { Section } from "./Section";
+import { right, ScrollTable } from "../../ui/ScrollTable";
 
 type Version = Schemas["ModelVersion"];
 
@@ -34,42 +35,30 @@ export function FilesTab({ version }: { version: Version }) {
 
 function FileTable({ version }: { version: Version }) {
   return (
-    <Table.ScrollContainer minWidth={480}>
-      <Table>
-        <Table.Thead>
-          <Table.Tr>
-            <Table.Th scope="col">Path</Table.Th>
-            <Table.Th scope="col" ta="right">
-              Size
-            </Table.Th>
-            <Table.Th scope="col">SHA-256</Table.Th>
-            <Table.Th scope="col">
-              <VisuallyHidden>Download</VisuallyHidden>
-            </Table.Th>
-          </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {version.files.map((file) => (
-            <Table.Tr key={file.path}>
-              <Table.Th scope="row" fw={400} className="user-text">
-                {visible(file.path)}
-              </Table.Th>
-              <Table.Td ta="right">{bytes(file.bytes)}</Table.Td>
-              <Table.Td>
-                <code title={file.sha256}>{file.sha256.slice(0, 12)}…</code>
-              </Table.Td>
-              <Table.Td ta="right">
-                {file.bytes <= MOST_BYTES ? (
-                  <Download version={version} path={file.path} />
-                ) : (
-                  <Text size="xs">use the command above</Text>
-                )}
-              </Table.Td>
-            </Table.Tr>
-          ))}
-        </Table.Tbody>
-      </Table>
-    </Table.ScrollContainer>
+    <ScrollTable
+      label="Table of files"
+      minWidth={480}
+      columns={["Path", right("Size"), "SHA-256", { head: "Download", isHidden: true }]}
+    >
+      {version.files.map((file) => (
+        <Table.Tr key={file.path}>
+          <Table.Th scope="row" fw={400} className="user-text">
+            {visible(file.path)}
+          </Table.Th>
+          <Table.Td ta="right">{bytes(file.bytes)}</Table.Td>
+          <Table.Td>
+            <code title={file.sha256}>{file.sha256.slice(0, 12)}…</code>
+          </Table.Td>
+          <Table.Td ta="right">
+            {file.bytes <= MOST_BYTES ? (
+              <Download version={version} path={file.path} />
+            ) : (
+              <Text size="xs">use the command above</Text>
+            )}
+          </Table.Td>
+        </Table.Tr>
+      ))}
+    </ScrollTable>
   );
 }
 

@@ -1,9 +1,10 @@
-import { Badge, Checkbox, Group, Table, Text, VisuallyHidden } from "@mantine/core";
+import { Badge, Checkbox, Group, Table, Text } from "@mantine/core";
 import type { Schemas } from "../../api/client";
 import { ago, compact, dateTime } from "../../app/format";
 import { visible } from "../../app/labels";
 import { TextLink } from "../../ui/links";
 import { VirtualTable } from "./VirtualTable";
+import { COMPARE, right } from "../../ui/ScrollTable";
 
 interface Props {
   models: Schemas["Model"][];
@@ -11,35 +12,18 @@ interface Props {
   onToggle: (reference: string) => void;
 }
 
+const NUMBERS = ["Image params", "Text params", "Versions"];
+const COLUMNS = [COMPARE, "Name", "Latest", "Aliases", ...NUMBERS.map(right), "Created"];
+
 /** The models, each with its latest version, which the checkbox selects for a comparison. */
 export function ModelsTable({ models, selected, onToggle }: Props) {
   return (
     <VirtualTable
       label="Models"
-      columns={8}
+      columns={COLUMNS}
       count={models.length}
       minWidth={860}
       rowKey={(index) => models[index]!.name}
-      head={
-        <>
-          <Table.Th scope="col" w={44}>
-            <VisuallyHidden>Compare</VisuallyHidden>
-          </Table.Th>
-          <Table.Th scope="col">Name</Table.Th>
-          <Table.Th scope="col">Latest</Table.Th>
-          <Table.Th scope="col">Aliases</Table.Th>
-          <Table.Th scope="col" ta="right">
-            Image params
-          </Table.Th>
-          <Table.Th scope="col" ta="right">
-            Text params
-          </Table.Th>
-          <Table.Th scope="col" ta="right">
-            Versions
-          </Table.Th>
-          <Table.Th scope="col">Created</Table.Th>
-        </>
-      }
       row={(index) => <Cells model={models[index]!} selected={selected} onToggle={onToggle} />}
     />
   );

@@ -10,6 +10,7 @@ import { formatMetric, keptShare, metricLabel, sharesOf, valueOf } from "./metri
 import { registeredTeacher } from "./references";
 import { Section } from "./Section";
 import { VersionsTable } from "./VersionsTable";
+import { right, ScrollTable } from "../../ui/ScrollTable";
 
 type Version = Schemas["ModelVersion"];
 
@@ -99,44 +100,26 @@ function Headline({ version }: { version: Version }) {
   );
   if (tasks.length === 0) return <Text size="sm">Not evaluated yet: the Evaluation tab says how.</Text>;
   return (
-    <Table.ScrollContainer minWidth={400}>
-      <Table>
-        <Table.Thead>
-          <Table.Tr>
-            <Table.Th scope="col">Task</Table.Th>
-            <Table.Th scope="col" ta="right">
-              Student
+    <ScrollTable label="Table of scores" minWidth={400} columns={["Task", right("Student"), right("Teacher"), right("Kept")]}>
+      {tasks.map(({ task, metric, scores }) => {
+        const [student, teacher] = [valueOf(scores.student, metric), valueOf(scores.teacher, metric)];
+        return (
+          <Table.Tr key={task}>
+            <Table.Th scope="row" className="user-text">
+              {visible(task)}, {metricLabel(metric)}
             </Table.Th>
-            <Table.Th scope="col" ta="right">
-              Teacher
-            </Table.Th>
-            <Table.Th scope="col" ta="right">
-              Kept
-            </Table.Th>
+            <Table.Td ta="right" style={{ whiteSpace: "nowrap" }}>
+              {formatMetric(metric, student)}
+            </Table.Td>
+            <Table.Td ta="right" style={{ whiteSpace: "nowrap" }}>
+              {formatMetric(metric, teacher)}
+            </Table.Td>
+            <Table.Td ta="right" style={{ whiteSpace: "nowrap" }}>
+              {percent(keptShare(student, teacher))}
+            </Table.Td>
           </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {tasks.map(({ task, metric, scores }) => {
-            const [student, teacher] = [valueOf(scores.student, metric), valueOf(scores.teacher, metric)];
-            return (
-              <Table.Tr key={task}>
-                <Table.Th scope="row" className="user-text">
-                  {visible(task)}, {metricLabel(metric)}
-                </Table.Th>
-                <Table.Td ta="right" style={{ whiteSpace: "nowrap" }}>
-                  {formatMetric(metric, student)}
-                </Table.Td>
-                <Table.Td ta="right" style={{ whiteSpace: "nowrap" }}>
-                  {formatMetric(metric, teacher)}
-                </Table.Td>
-                <Table.Td ta="right" style={{ whiteSpace: "nowrap" }}>
-                  {percent(keptShare(student, teacher))}
-                </Table.Td>
-              </Table.Tr>
-            );
-          })}
-        </Table.Tbody>
-      </Table>
-    </Table.ScrollContainer>
+        );
+      })}
+    </ScrollTable>
   );
 }

@@ -1,4 +1,4 @@
-import { Checkbox, Table, VisuallyHidden } from "@mantine/core";
+import { Checkbox, Table } from "@mantine/core";
 import { useMemo } from "react";
 import { percent } from "../../app/format";
 import { visible } from "../../app/labels";
@@ -7,6 +7,7 @@ import { paretoFront } from "../../ui/scatter/pareto";
 import { metricLabel } from "./metrics";
 import { COSTS, VERSIONS, type Cost, type Plotted } from "./tradeoff";
 import { VirtualTable } from "./VirtualTable";
+import { COMPARE, right } from "../../ui/ScrollTable";
 
 interface Props {
   points: Plotted[];
@@ -26,27 +27,11 @@ export function TradeOffTable({ points, metric, cost, selected, onToggle }: Prop
   return (
     <VirtualTable
       label="Models of the plot"
-      columns={6}
+      columns={[COMPARE, "Model", "Kind", right(metricLabel(metric)), right(COSTS[cost].label), "Pareto front"]}
       count={rows.length}
       maxHeight={380}
       minWidth={640}
       rowKey={(index) => rows[index]!.key}
-      head={
-        <>
-          <Table.Th scope="col" w={44}>
-            <VisuallyHidden>Compare</VisuallyHidden>
-          </Table.Th>
-          <Table.Th scope="col">Model</Table.Th>
-          <Table.Th scope="col">Kind</Table.Th>
-          <Table.Th scope="col" ta="right">
-            {metricLabel(metric)}
-          </Table.Th>
-          <Table.Th scope="col" ta="right">
-            {COSTS[cost].label}
-          </Table.Th>
-          <Table.Th scope="col">Pareto front</Table.Th>
-        </>
-      }
       row={(index) => {
         const point = rows[index]!;
         return (

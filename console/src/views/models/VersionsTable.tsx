@@ -1,4 +1,4 @@
-import { Badge, Button, Checkbox, Group, Stack, Table, Text, VisuallyHidden } from "@mantine/core";
+import { Badge, Button, Checkbox, Group, Stack, Table, Text } from "@mantine/core";
 import { useInfiniteQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import { api, ask, type Schemas } from "../../api/client";
@@ -10,6 +10,7 @@ import { CompareButton } from "./CompareButton";
 import { formatMetric, metricLabel, sharesOf, valueOf } from "./metrics";
 import { modelKey } from "./queries";
 import { referenceOf } from "./references";
+import { COMPARE, right, ScrollTable } from "../../ui/ScrollTable";
 
 type Version = Schemas["ModelVersion"];
 
@@ -51,6 +52,9 @@ export function VersionsTable({ name, shown }: { name: string; shown: number }) 
   );
 }
 
+const NUMBERS = ["Image params", "Text params", "MACs"];
+const COLUMNS = [COMPARE, "Version", "Aliases", ...NUMBERS.map(right), "First score", "Job", "Created"];
+
 function Rows({
   versions,
   shown,
@@ -63,42 +67,17 @@ function Rows({
   onToggle: (reference: string) => void;
 }) {
   return (
-    <Table.ScrollContainer minWidth={920}>
-      <Table highlightOnHover>
-        <Table.Thead>
-          <Table.Tr>
-            <Table.Th scope="col" w={44}>
-              <VisuallyHidden>Compare</VisuallyHidden>
-            </Table.Th>
-            <Table.Th scope="col">Version</Table.Th>
-            <Table.Th scope="col">Aliases</Table.Th>
-            <Table.Th scope="col" ta="right">
-              Image params
-            </Table.Th>
-            <Table.Th scope="col" ta="right">
-              Text params
-            </Table.Th>
-            <Table.Th scope="col" ta="right">
-              MACs
-            </Table.Th>
-            <Table.Th scope="col">First score</Table.Th>
-            <Table.Th scope="col">Job</Table.Th>
-            <Table.Th scope="col">Created</Table.Th>
-          </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {versions.map((version) => (
-            <VersionRow
-              key={version.version}
-              version={version}
-              isShown={version.version === shown}
-              isSelected={selected.includes(referenceOf(version))}
-              onToggle={onToggle}
-            />
-          ))}
-        </Table.Tbody>
-      </Table>
-    </Table.ScrollContainer>
+    <ScrollTable label="Table of versions" minWidth={920} highlightOnHover columns={COLUMNS}>
+      {versions.map((version) => (
+        <VersionRow
+          key={version.version}
+          version={version}
+          isShown={version.version === shown}
+          isSelected={selected.includes(referenceOf(version))}
+          onToggle={onToggle}
+        />
+      ))}
+    </ScrollTable>
   );
 }
 

@@ -2,13 +2,12 @@
 import { Table } from "@mantine/core";
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { memo, useRef, type ReactNode } from "react";
+import { TableHead, type Columns } from "../../ui/ScrollTable";
 
 interface Props {
   /** What the rows are, for screen readers. */
   label: string;
-  /** The cells of the heading. */
-  head: ReactNode;
-  columns: number;
+  columns: Columns;
   count: number;
   row: (index: number) => ReactNode;
   rowKey: (index: number) => string;
@@ -17,7 +16,7 @@ interface Props {
   minWidth?: number;
 }
 
-export function VirtualTable({ label, head, columns, count, row, rowKey, rowHeight = 37, maxHeight = 520, minWidth = 0 }: Props) {
+export function VirtualTable({ label, columns, count, row, rowKey, rowHeight = 37, maxHeight = 520, minWidth = 0 }: Props) {
   const scroller = useRef<HTMLDivElement>(null);
   const rows = useVirtualizer({
     count,
@@ -38,17 +37,15 @@ export function VirtualTable({ label, head, columns, count, row, rowKey, rowHeig
       style={{ maxHeight, overflow: "auto", overflowAnchor: "none" }}
     >
       <Table stickyHeader highlightOnHover aria-rowcount={count + 1} miw={minWidth}>
-        <Table.Thead>
-          <Table.Tr aria-rowindex={1}>{head}</Table.Tr>
-        </Table.Thead>
+        <TableHead columns={columns} aria-rowindex={1} />
         <Table.Tbody>
-          <Gap height={above} columns={columns} />
+          <Gap height={above} columns={columns.length} />
           {items.map((item) => (
             <Table.Tr key={item.key} data-index={item.index} ref={rows.measureElement} aria-rowindex={item.index + 2}>
               <Cells row={row} index={item.index} />
             </Table.Tr>
           ))}
-          <Gap height={below} columns={columns} />
+          <Gap height={below} columns={columns.length} />
         </Table.Tbody>
       </Table>
     </div>

@@ -5,13 +5,13 @@ import { useState } from "react";
 import { api, ask } from "../../../api/client";
 import { ago, bytes, compact, dateTime, percent } from "../../../app/format";
 import { visible } from "../../../app/labels";
-import { ActionsHeader } from "../../../ui/ActionsHeader";
 import { Confirm } from "../../../ui/Confirm";
 import { done } from "../../../ui/notify";
 import { Empty, ErrorState, Loading, StateBadge } from "../../../ui/states";
 import { DatasetFailure } from "../DatasetFailure";
 import { isTerminal, useChange, useReinforcements, type DatasetVersion, type Reinforcement } from "../queries";
 import { ReinforceModal } from "./ReinforceModal";
+import { ACTIONS, right, ScrollTable, type Columns } from "../../../ui/ScrollTable";
 
 /** The stored embeddings of teachers, with which jobs train without a teacher in their steps. */
 export function ReinforcementsTab({ version }: { version: DatasetVersion }) {
@@ -48,31 +48,20 @@ export function ReinforcementsTab({ version }: { version: DatasetVersion }) {
   );
 }
 
-const COLUMNS = ["Teachers", "State", "Views of each image", "Views", "Texts", "Size", "Created"];
+const NUMBERS = ["Views of each image", "Views", "Texts", "Size"];
+const COLUMNS: Columns = ["Teachers", "State", ...NUMBERS.map(right), "Created", ACTIONS];
 
 function ReinforcementTable({ found, version }: { found: Reinforcement[]; version: DatasetVersion }) {
   const [deleted, setDeleted] = useState<string | null>(null);
   return (
-    <Table.ScrollContainer minWidth={820}>
-      <Table>
-        <Table.Thead>
-          <Table.Tr>
-            {COLUMNS.map((name, place) => (
-              <Table.Th key={name} scope="col" ta={place >= 2 && place <= 5 ? "right" : undefined}>
-                {name}
-              </Table.Th>
-            ))}
-            <ActionsHeader />
-          </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {found.map((each) => (
-            <Row key={each.id} each={each} onDelete={setDeleted} />
-          ))}
-        </Table.Tbody>
-      </Table>
+    <>
+      <ScrollTable label="Table of reinforcements" minWidth={820} columns={COLUMNS}>
+        {found.map((each) => (
+          <Row key={each.id} each={each} onDelete={setDeleted} />
+        ))}
+      </ScrollTable>
       <DeleteReinforcement id={deleted} version={version} onClose={() => setDeleted(null)} />
-    </Table.ScrollContainer>
+    </>
   );
 }
 

@@ -4,6 +4,7 @@ import { integer, percent, significant } from "../../../app/format";
 import { visible } from "../../../app/labels";
 import { SERIES } from "../../../app/theme";
 import { binsOf, outline, type Bin } from "./histogram";
+import { DataTable, right } from "../../../ui/ScrollTable";
 
 const WIDTH = 600;
 const HEIGHT = 140;
@@ -87,29 +88,16 @@ function Key({ color, label }: { color: string; label: string }) {
 
 function Numbers({ bins }: { bins: Bin[] }) {
   return (
-    <Table maw={WIDTH} mt="xs" fz="xs">
-      <Table.Thead>
-        <Table.Tr>
-          <Table.Th scope="col">Similarity</Table.Th>
-          <Table.Th scope="col" ta="right">
-            True pairs
+    <DataTable maw={WIDTH} mt="xs" fz="xs" columns={["Similarity", right("True pairs"), right("Shuffled pairs")]}>
+      {bins.map((bin) => (
+        <Table.Tr key={bin.from}>
+          <Table.Th scope="row" fw={400}>
+            {significant(bin.from, 2)} to {significant(bin.to, 2)}
           </Table.Th>
-          <Table.Th scope="col" ta="right">
-            Shuffled pairs
-          </Table.Th>
+          <Table.Td ta="right">{integer(bin.trueCount)}</Table.Td>
+          <Table.Td ta="right">{integer(bin.shuffledCount)}</Table.Td>
         </Table.Tr>
-      </Table.Thead>
-      <Table.Tbody>
-        {bins.map((bin) => (
-          <Table.Tr key={bin.from}>
-            <Table.Th scope="row" fw={400}>
-              {significant(bin.from, 2)} to {significant(bin.to, 2)}
-            </Table.Th>
-            <Table.Td ta="right">{integer(bin.trueCount)}</Table.Td>
-            <Table.Td ta="right">{integer(bin.shuffledCount)}</Table.Td>
-          </Table.Tr>
-        ))}
-      </Table.Tbody>
-    </Table>
+      ))}
+    </DataTable>
   );
 }

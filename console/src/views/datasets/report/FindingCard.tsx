@@ -5,6 +5,7 @@ import { visible } from "../../../app/labels";
 import { ImageGrid, type GridImage } from "../../../ui/ImageGrid";
 import { thumbnailOf, type DatasetVersion, type Finding } from "../queries";
 import { examplesOf, SEVERITY_COLOR, titleOf, unitOf, type Example } from "./findings";
+import { DataTable } from "../../../ui/ScrollTable";
 
 interface Props {
   finding: Finding;
@@ -85,21 +86,13 @@ function Caption({ example }: { example: Example }) {
 function ExampleTable({ examples }: { examples: Example[] }) {
   const hasPlaces = examples.some((example) => example.key !== "" || example.shard !== "");
   return (
-    <Table fz="xs">
-      <Table.Thead>
-        <Table.Tr>
-          {hasPlaces && <Table.Th scope="col">Where</Table.Th>}
-          <Table.Th scope="col">{hasPlaces ? "Detail" : "Examples"}</Table.Th>
+    <DataTable fz="xs" columns={[hasPlaces && "Where", hasPlaces ? "Detail" : "Examples"]}>
+      {examples.map((example, place) => (
+        <Table.Tr key={place}>
+          {hasPlaces && <Table.Td className="user-text">{visible(example.key || example.shard, 300)}</Table.Td>}
+          <Table.Td className="user-text">{visible(example.detail, 500)}</Table.Td>
         </Table.Tr>
-      </Table.Thead>
-      <Table.Tbody>
-        {examples.map((example, place) => (
-          <Table.Tr key={place}>
-            {hasPlaces && <Table.Td className="user-text">{visible(example.key || example.shard, 300)}</Table.Td>}
-            <Table.Td className="user-text">{visible(example.detail, 500)}</Table.Td>
-          </Table.Tr>
-        ))}
-      </Table.Tbody>
-    </Table>
+      ))}
+    </DataTable>
   );
 }

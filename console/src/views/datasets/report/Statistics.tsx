@@ -4,6 +4,7 @@ import type { ReactNode } from "react";
 import type { Schemas } from "../../../api/client";
 import { compact, integer, percent, significant } from "../../../app/format";
 import { visible } from "../../../app/labels";
+import { DataTable, right } from "../../../ui/ScrollTable";
 
 export function CaptionStatistics({ stats }: { stats: Schemas["CaptionStatistics"] }) {
   return (
@@ -28,32 +29,20 @@ export function ImageSizes({ sizes }: { sizes: Schemas["ImageSizes"] }) {
   const names = ordered(Object.keys(sizes.width));
   return (
     <Section title="Image sizes">
-      <Table fz="sm" horizontalSpacing={6}>
-        <Table.Thead>
-          <Table.Tr>
-            <Table.Th scope="col">Pixels</Table.Th>
+      <DataTable fz="sm" horizontalSpacing={6} columns={["Pixels", ...names.map(right)]}>
+        {(["width", "height"] as const).map((side) => (
+          <Table.Tr key={side}>
+            <Table.Th scope="row" fw={400}>
+              {side === "width" ? "Width" : "Height"}
+            </Table.Th>
             {names.map((name) => (
-              <Table.Th key={name} scope="col" ta="right">
-                {name}
-              </Table.Th>
+              <Table.Td key={name} ta="right">
+                {compact(sizes[side][name])}
+              </Table.Td>
             ))}
           </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {(["width", "height"] as const).map((side) => (
-            <Table.Tr key={side}>
-              <Table.Th scope="row" fw={400}>
-                {side === "width" ? "Width" : "Height"}
-              </Table.Th>
-              {names.map((name) => (
-                <Table.Td key={name} ta="right">
-                  {compact(sizes[side][name])}
-                </Table.Td>
-              ))}
-            </Table.Tr>
-          ))}
-        </Table.Tbody>
-      </Table>
+        ))}
+      </DataTable>
       <Text size="sm">{percent(sizes.smaller_than_input)} are smaller than the student's input, and enlarged.</Text>
     </Section>
   );

@@ -3,15 +3,16 @@ import { IconTrash } from "@tabler/icons-react";
 import { useState } from "react";
 import { api, ask } from "../../../api/client";
 import { bytes, dateTime, integer } from "../../../app/format";
-import { ActionsHeader } from "../../../ui/ActionsHeader";
 import { Confirm } from "../../../ui/Confirm";
 import { TextLink } from "../../../ui/links";
 import { done } from "../../../ui/notify";
 import { ErrorState, Loading } from "../../../ui/states";
 import { useChange, useMayWrite, useVersions, type Dataset, type DatasetVersion } from "../queries";
 import { Aliases } from "./Aliases";
+import { ACTIONS, right, ScrollTable } from "../../../ui/ScrollTable";
 
-const COLUMNS = ["Version", "Aliases", "Samples", "Pairs for training", "Shards", "Size", "Created", "Digest"];
+const NUMBERS = ["Samples", "Pairs for training", "Shards", "Size"];
+const COLUMNS = ["Version", "Aliases", ...NUMBERS.map(right), "Created", "Digest"];
 
 /** The versions of a data set, newest first, and the aliases that point at them. */
 export function VersionsTab({ dataset }: { dataset: Dataset }) {
@@ -22,27 +23,13 @@ export function VersionsTab({ dataset }: { dataset: Dataset }) {
     return versions.isError ? <ErrorState error={versions.error} onRetry={() => void versions.refetch()} /> : <Loading />;
   return (
     <Stack>
-      <Table.ScrollContainer minWidth={900}>
-        <Table>
-          <Table.Thead>
-            <Table.Tr>
-              {COLUMNS.map((name, place) => (
-                <Table.Th key={name} scope="col" ta={place >= 2 && place <= 5 ? "right" : undefined}>
-                  {name}
-                </Table.Th>
-              ))}
-              {mayWrite && <ActionsHeader />}
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {versions.data.pages
-              .flatMap((page) => page.items)
-              .map((version) => (
-                <Row key={version.version} version={version} onDelete={mayWrite ? setDeleted : undefined} />
-              ))}
-          </Table.Tbody>
-        </Table>
-      </Table.ScrollContainer>
+      <ScrollTable label="Table of versions" minWidth={900} columns={[...COLUMNS, mayWrite && ACTIONS]}>
+        {versions.data.pages
+          .flatMap((page) => page.items)
+          .map((version) => (
+            <Row key={version.version} version={version} onDelete={mayWrite ? setDeleted : undefined} />
+          ))}
+      </ScrollTable>
       {versions.hasNextPage && (
         <Button variant="default" onClick={() => void versions.fetchNextPage()} loading={versions.isFetchingNextPage}>
           Show more

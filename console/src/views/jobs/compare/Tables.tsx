@@ -6,6 +6,7 @@ import { SERIES } from "../../../app/theme";
 import type { Job } from "../jobState";
 import { differingFields } from "../spec/specRows";
 import { best, scoreRows } from "./scores";
+import { ScrollTable } from "../../../ui/ScrollTable";
 
 interface ByJob {
   id: string;
@@ -23,29 +24,27 @@ function TableByJob({ id, title, labels, heads, children }: ByJob) {
       <Title order={2} size="h4" mb="xs" id={id}>
         {title}
       </Title>
-      <Table.ScrollContainer
+      <ScrollTable
+        label={title}
         minWidth={200 + 140 * labels.length}
-        scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": title } }}
+        columns={[
+          ...heads,
+          ...labels.map((label, place) => ({ head: <JobHead place={place} label={label} />, className: "user-text" })),
+        ]}
+        aria-labelledby={id}
+        fz="sm"
       >
-        <Table aria-labelledby={id} fz="sm">
-          <Table.Thead>
-            <Table.Tr>
-              {heads.map((head) => (
-                <Table.Th key={head} scope="col">
-                  {head}
-                </Table.Th>
-              ))}
-              {labels.map((label, place) => (
-                <Table.Th key={place} scope="col" className="user-text">
-                  <Swatch place={place} /> {visible(label, 60)}
-                </Table.Th>
-              ))}
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>{children}</Table.Tbody>
-        </Table>
-      </Table.ScrollContainer>
+        {children}
+      </ScrollTable>
     </div>
+  );
+}
+
+function JobHead({ place, label }: { place: number; label: string }) {
+  return (
+    <>
+      <Swatch place={place} /> {visible(label, 60)}
+    </>
   );
 }
 

@@ -4,6 +4,7 @@ import { visible } from "../../../app/labels";
 import type { Job } from "../jobState";
 import type { TabProps } from "../JobPage";
 import { describeLayout, mainScore } from "./describe";
+import { DataTable } from "../../../ui/ScrollTable";
 
 type Stage = Job["stages"][number];
 
@@ -80,31 +81,21 @@ function ScoreTable({ evaluation }: { evaluation: Stage["evaluation"] }) {
     );
   }
   return (
-    <Table aria-label="Scores">
-      <Table.Thead>
-        <Table.Tr>
-          <Table.Th scope="col">Task</Table.Th>
-          <Table.Th scope="col">Score</Table.Th>
-          <Table.Th scope="col">Student</Table.Th>
-          <Table.Th scope="col">Teacher</Table.Th>
-        </Table.Tr>
-      </Table.Thead>
-      <Table.Tbody>
-        {tasks.map(([task, { student, teacher }]) => {
-          const score = mainScore(student);
-          if (score === undefined) return null;
-          return (
-            <Table.Tr key={task}>
-              <Table.Th scope="row" fw={400} className="user-text">
-                {visible(task, 60)}
-              </Table.Th>
-              <Table.Td>{score.replaceAll("_", " ")}</Table.Td>
-              <Table.Td>{percent(student[score] as number)}</Table.Td>
-              <Table.Td>{typeof teacher?.[score] === "number" ? percent(teacher[score]) : "–"}</Table.Td>
-            </Table.Tr>
-          );
-        })}
-      </Table.Tbody>
-    </Table>
+    <DataTable aria-label="Scores" columns={["Task", "Score", "Student", "Teacher"]}>
+      {tasks.map(([task, { student, teacher }]) => {
+        const score = mainScore(student);
+        if (score === undefined) return null;
+        return (
+          <Table.Tr key={task}>
+            <Table.Th scope="row" fw={400} className="user-text">
+              {visible(task, 60)}
+            </Table.Th>
+            <Table.Td>{score.replaceAll("_", " ")}</Table.Td>
+            <Table.Td>{percent(student[score] as number)}</Table.Td>
+            <Table.Td>{typeof teacher?.[score] === "number" ? percent(teacher[score]) : "–"}</Table.Td>
+          </Table.Tr>
+        );
+      })}
+    </DataTable>
   );
 }

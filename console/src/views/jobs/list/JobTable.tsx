@@ -1,8 +1,9 @@
 import { Box, Button, Checkbox, Group, Loader, Table, Text } from "@mantine/core";
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { useEffect, useRef } from "react";
+import { useEffect, useRef, type ReactNode } from "react";
 import { JobRow, ROW_HEIGHT } from "./JobRow";
 import type { JobList } from "./useJobList";
+import { TableHead, type Columns } from "../../../ui/ScrollTable";
 
 interface Props {
   list: JobList;
@@ -39,7 +40,7 @@ export function JobTable({ list, selected, onSelect, onSelectAll }: Props) {
         style={{ overflowY: "auto", maxHeight: "max(320px, calc(100dvh - 270px))" }}
       >
         <Table layout="fixed" stickyHeader aria-label="Jobs" aria-rowcount={hasMore ? -1 : jobs.length + 1}>
-          <Heading count={jobs.length} selected={selected.size} onSelectAll={onSelectAll} />
+          <TableHead columns={columns(<SelectAll count={jobs.length} selected={selected.size} onSelectAll={onSelectAll} />)} />
           <Table.Tbody>
             <Space height={first?.start ?? 0} />
             {items.map((item) => {
@@ -74,47 +75,27 @@ function Space({ height }: { height: number }) {
   );
 }
 
-function Heading({
-  count,
-  selected,
-  onSelectAll,
-}: {
-  count: number;
-  selected: number;
-  onSelectAll: (isSelected: boolean) => void;
-}) {
+function columns(all: ReactNode): Columns {
+  return [
+    { head: all, w: 42 },
+    "Name",
+    { head: "State", w: { base: 104, xs: 124 } },
+    { head: "Progress", w: { base: 90, xs: 210 } },
+    { head: "Time left", w: 116, visibleFrom: "md" },
+    { head: "Pairs/s", w: 130, visibleFrom: "lg" },
+    { head: "Model", w: 170, visibleFrom: "md" },
+    { head: "Age", w: 104, visibleFrom: "sm" },
+  ];
+}
+
+function SelectAll({ count, selected, onSelectAll }: { count: number; selected: number } & Pick<Props, "onSelectAll">) {
   return (
-    <Table.Thead>
-      <Table.Tr>
-        <Table.Th scope="col" w={42}>
-          <Checkbox
-            size="xs"
-            aria-label="Select all jobs that are loaded"
-            checked={count > 0 && selected === count}
-            indeterminate={selected > 0 && selected < count}
-            onChange={(event) => onSelectAll(event.currentTarget.checked)}
-          />
-        </Table.Th>
-        <Table.Th scope="col">Name</Table.Th>
-        <Table.Th scope="col" w={{ base: 104, xs: 124 }}>
-          State
-        </Table.Th>
-        <Table.Th scope="col" w={{ base: 90, xs: 210 }}>
-          Progress
-        </Table.Th>
-        <Table.Th scope="col" w={116} visibleFrom="md">
-          Time left
-        </Table.Th>
-        <Table.Th scope="col" w={130} visibleFrom="lg">
-          Pairs/s
-        </Table.Th>
-        <Table.Th scope="col" w={170} visibleFrom="md">
-          Model
-        </Table.Th>
-        <Table.Th scope="col" w={104} visibleFrom="sm">
-          Age
-        </Table.Th>
-      </Table.Tr>
-    </Table.Thead>
+    <Checkbox
+      size="xs"
+      aria-label="Select all jobs that are loaded"
+      checked={count > 0 && selected === count}
+      indeterminate={selected > 0 && selected < count}
+      onChange={(event) => onSelectAll(event.currentTarget.checked)}
+    />
   );
 }

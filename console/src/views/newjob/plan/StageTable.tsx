@@ -5,6 +5,7 @@ import { compact, duration, integer, percent, significant } from "../../../app/f
 import { visible } from "../../../app/labels";
 import { paramsOf, shareOf, type Summary } from "./sizes";
 import type { Plan } from "./usePlan";
+import { DataTable } from "../../../ui/ScrollTable";
 
 type Stage = Plan["stages"][number];
 
@@ -16,60 +17,58 @@ export function StageTable({ plan }: { plan: Plan }) {
     { label: "MACs of a pair", of: ({ macs }) => compact(macs) },
   ];
   return (
-    <Table withRowBorders={false} verticalSpacing={4} horizontalSpacing="xs" fz="sm" style={{ whiteSpace: "nowrap" }}>
-      <Table.Thead>
-        <Table.Tr>
-          <Table.Th scope="col">Model</Table.Th>
-          {teacher !== null && <Table.Th scope="col">Teacher</Table.Th>}
-          {stages.map((stage) => (
-            <Table.Th key={stage.index} scope="col" className="user-text">
-              {visible(stage.name, 40)}
-            </Table.Th>
-          ))}
-        </Table.Tr>
-      </Table.Thead>
-      <Table.Tbody>
-        {rows.map(({ label, of }) => (
-          <Row
-            key={label}
-            label={label}
-            teacher={teacher === null ? null : of(teacher)}
-            stages={stages}
-            of={(stage) => `${stage.student.estimated ? "~" : ""}${of(stage.student)}`}
-          />
-        ))}
-        {teacher !== null && (
-          <Row
-            label="Share of parameters"
-            teacher="100 %"
-            stages={stages}
-            of={(stage) => <Share value={shareOf(stage.student, teacher, paramsOf)} />}
-          />
-        )}
-        {teacher !== null && (
-          <Row
-            label="Share of MACs"
-            teacher="100 %"
-            stages={stages}
-            of={(stage) => <Share value={shareOf(stage.student, teacher, ({ macs }) => macs)} />}
-          />
-        )}
-        <Row label="Inherits" teacher={teacher === null ? null : ""} stages={stages} of={inherits} />
-        <Row label="Steps" teacher={teacher === null ? null : ""} stages={stages} of={(stage) => integer(stage.steps)} />
+    <DataTable
+      columns={[
+        "Model",
+        teacher !== null && "Teacher",
+        ...stages.map(({ name }) => ({ head: visible(name, 40), className: "user-text" })),
+      ]}
+      withRowBorders={false}
+      verticalSpacing={4}
+      horizontalSpacing="xs"
+      fz="sm"
+      style={{ whiteSpace: "nowrap" }}
+    >
+      {rows.map(({ label, of }) => (
         <Row
-          label="Learning rate"
-          teacher={teacher === null ? null : ""}
+          key={label}
+          label={label}
+          teacher={teacher === null ? null : of(teacher)}
           stages={stages}
-          of={(stage) => (typeof stage.lr === "number" ? significant(stage.lr) : stage.lr === "auto" ? "is tested" : "–")}
+          of={(stage) => `${stage.student.estimated ? "~" : ""}${of(stage.student)}`}
         />
+      ))}
+      {teacher !== null && (
         <Row
-          label="Device time"
-          teacher={teacher === null ? null : ""}
+          label="Share of parameters"
+          teacher="100 %"
           stages={stages}
-          of={(stage) => duration(Math.max(1, stage.device_hours * 3600))}
+          of={(stage) => <Share value={shareOf(stage.student, teacher, paramsOf)} />}
         />
-      </Table.Tbody>
-    </Table>
+      )}
+      {teacher !== null && (
+        <Row
+          label="Share of MACs"
+          teacher="100 %"
+          stages={stages}
+          of={(stage) => <Share value={shareOf(stage.student, teacher, ({ macs }) => macs)} />}
+        />
+      )}
+      <Row label="Inherits" teacher={teacher === null ? null : ""} stages={stages} of={inherits} />
+      <Row label="Steps" teacher={teacher === null ? null : ""} stages={stages} of={(stage) => integer(stage.steps)} />
+      <Row
+        label="Learning rate"
+        teacher={teacher === null ? null : ""}
+        stages={stages}
+        of={(stage) => (typeof stage.lr === "number" ? significant(stage.lr) : stage.lr === "auto" ? "is tested" : "–")}
+      />
+      <Row
+        label="Device time"
+        teacher={teacher === null ? null : ""}
+        stages={stages}
+        of={(stage) => duration(Math.max(1, stage.device_hours * 3600))}
+      />
+    </DataTable>
   );
 }
 

@@ -4,6 +4,7 @@ import type { Schemas } from "../../../api/client";
 import { integer, significant } from "../../../app/format";
 import { Bar } from "./Bar";
 import { bucketsOf } from "./buckets";
+import { DataTable } from "../../../ui/ScrollTable";
 
 type Sizes = Schemas["BatchSizes"];
 
@@ -27,28 +28,26 @@ function Histogram({ sizes }: { sizes: Sizes }) {
       <Text size="sm" mb={4}>
         {sizes.kind}: {significant(sizes.mean)} in a batch on average
       </Text>
-      <Table verticalSpacing={2} horizontalSpacing="xs" withRowBorders={false} fz="xs" style={{ whiteSpace: "nowrap" }}>
-        <Table.Thead>
-          <Table.Tr>
-            <Table.Th scope="col">Size</Table.Th>
-            <Table.Th scope="col">Batches</Table.Th>
-            <Table.Td w="50%" />
+      <DataTable
+        columns={["Size", "Batches", { head: "", w: "50%" }]}
+        verticalSpacing={2}
+        horizontalSpacing="xs"
+        withRowBorders={false}
+        fz="xs"
+        style={{ whiteSpace: "nowrap" }}
+      >
+        {buckets.map(({ label, count }) => (
+          <Table.Tr key={label}>
+            <Table.Th scope="row" fw={400}>
+              {label}
+            </Table.Th>
+            <Table.Td>{integer(count)}</Table.Td>
+            <Table.Td>
+              <Bar share={count / most} />
+            </Table.Td>
           </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {buckets.map(({ label, count }) => (
-            <Table.Tr key={label}>
-              <Table.Th scope="row" fw={400}>
-                {label}
-              </Table.Th>
-              <Table.Td>{integer(count)}</Table.Td>
-              <Table.Td>
-                <Bar share={count / most} />
-              </Table.Td>
-            </Table.Tr>
-          ))}
-        </Table.Tbody>
-      </Table>
+        ))}
+      </DataTable>
     </div>
   );
 }

@@ -7,6 +7,7 @@ import { visible } from "../../../app/labels";
 import { SLOW_MS } from "../../../app/queries";
 import { Answer } from "../../../ui/states";
 import { readReport, type EngineReport as Report, type Trial } from "./report";
+import { ScrollTable } from "../../../ui/ScrollTable";
 
 export function EngineReport({ deployment: { name, actions = [], updated_at, state } }: { deployment: Schemas["Deployment"] }) {
   const isAnswering = actions.includes("query");
@@ -54,37 +55,29 @@ function ReportContent({ report }: { report: Report }) {
 function TrialTable({ trials }: { trials: Trial[] }) {
   const isAnyRefused = trials.some(({ refused }) => refused !== "");
   return (
-    <Table.ScrollContainer
+    <ScrollTable
+      label="Table of engines that were measured"
       minWidth={360}
-      scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of engines that were measured" } }}
+      columns={["Engine", "Images/s", "Cosine to torch", isAnyRefused && "Refused"]}
+      verticalSpacing={3}
+      horizontalSpacing="xs"
+      fz="sm"
+      style={{ whiteSpace: "nowrap" }}
     >
-      <Table verticalSpacing={3} horizontalSpacing="xs" fz="sm" style={{ whiteSpace: "nowrap" }}>
-        <Table.Thead>
-          <Table.Tr>
-            {["Engine", "Images/s", "Cosine to torch", ...(isAnyRefused ? ["Refused"] : [])].map((title) => (
-              <Table.Th key={title} scope="col">
-                {title}
-              </Table.Th>
-            ))}
-          </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {trials.map(({ engine, imagesPerSecond, cosine, refused }) => (
-            <Table.Tr key={engine}>
-              <Table.Th scope="row" fw={400}>
-                {visible(engine)}
-              </Table.Th>
-              <Table.Td>{significant(imagesPerSecond)}</Table.Td>
-              <Table.Td>{cosine === null ? "–" : cosine.toFixed(4)}</Table.Td>
-              {isAnyRefused && (
-                <Table.Td className="user-text" miw={120} style={{ whiteSpace: "normal" }}>
-                  {visible(refused, 200)}
-                </Table.Td>
-              )}
-            </Table.Tr>
-          ))}
-        </Table.Tbody>
-      </Table>
-    </Table.ScrollContainer>
+      {trials.map(({ engine, imagesPerSecond, cosine, refused }) => (
+        <Table.Tr key={engine}>
+          <Table.Th scope="row" fw={400}>
+            {visible(engine)}
+          </Table.Th>
+          <Table.Td>{significant(imagesPerSecond)}</Table.Td>
+          <Table.Td>{cosine === null ? "–" : cosine.toFixed(4)}</Table.Td>
+          {isAnyRefused && (
+            <Table.Td className="user-text" miw={120} style={{ whiteSpace: "normal" }}>
+              {visible(refused, 200)}
+            </Table.Td>
+          )}
+        </Table.Tr>
+      ))}
+    </ScrollTable>
   );
 }

@@ -6,6 +6,7 @@ import { integer, milliseconds } from "../../../app/format";
 import { visible } from "../../../app/labels";
 import { Bar } from "./Bar";
 import type { Traffic } from "./rates";
+import { ScrollTable } from "../../../ui/ScrollTable";
 
 type Latency = Schemas["Latency"];
 
@@ -14,35 +15,26 @@ export function LatencyTable({ traffic: { routes = [], phases = [] } }: { traffi
   if (used.length === 0) return <Text size="sm">No requests since the replicas started.</Text>;
   const longest = Math.max(1e-9, ...used.map(({ p95_ms }) => p95_ms ?? 0));
   return (
-    <Table.ScrollContainer
+    <ScrollTable
+      label="Table of latency by route and phase"
       minWidth={560}
-      scrollAreaProps={{ viewportProps: { tabIndex: 0, role: "region", "aria-label": "Table of latency by route and phase" } }}
+      columns={["Route, phase", "Requests", "Mean", "p50", "p95", "p99", { head: "", w: 70 }]}
+      verticalSpacing={3}
+      horizontalSpacing={6}
+      fz={13}
+      style={{ whiteSpace: "nowrap" }}
     >
-      <Table verticalSpacing={3} horizontalSpacing={6} fz={13} style={{ whiteSpace: "nowrap" }}>
-        <Table.Thead>
-          <Table.Tr>
-            {["Route, phase", "Requests", "Mean", "p50", "p95", "p99"].map((title) => (
-              <Table.Th key={title} scope="col">
-                {title}
-              </Table.Th>
+      {used.map((route) => (
+        <Fragment key={route.route}>
+          <LatencyRow label={visible(route.route)} latency={route} longest={longest} isRoute />
+          {phases
+            .filter((phase) => phase.route === route.route && phase.count > 0)
+            .map((phase) => (
+              <LatencyRow key={phase.phase} label={visible(phase.phase)} latency={phase} longest={longest} />
             ))}
-            <Table.Td w={70} />
-          </Table.Tr>
-        </Table.Thead>
-        <Table.Tbody>
-          {used.map((route) => (
-            <Fragment key={route.route}>
-              <LatencyRow label={visible(route.route)} latency={route} longest={longest} isRoute />
-              {phases
-                .filter((phase) => phase.route === route.route && phase.count > 0)
-                .map((phase) => (
-                  <LatencyRow key={phase.phase} label={visible(phase.phase)} latency={phase} longest={longest} />
-                ))}
-            </Fragment>
-          ))}
-        </Table.Tbody>
-      </Table>
-    </Table.ScrollContainer>
+        </Fragment>
+      ))}
+    </ScrollTable>
   );
 }
 

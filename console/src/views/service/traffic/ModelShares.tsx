@@ -4,6 +4,7 @@ import type { Schemas } from "../../../api/client";
 import { integer, percent } from "../../../app/format";
 import { visible } from "../../../app/labels";
 import { Bar } from "./Bar";
+import { DataTable } from "../../../ui/ScrollTable";
 
 export function ModelShares({ models, canary }: { models: Schemas["ModelShare"][]; canary: Schemas["Canary"] }) {
   return (
@@ -12,30 +13,20 @@ export function ModelShares({ models, canary }: { models: Schemas["ModelShare"][
         {visible(canary.model)} should answer {percent(canary.weight, 0)} of the queries without a version.
       </Text>
       {models.length > 0 && (
-        <Table verticalSpacing={3} fz="sm">
-          <Table.Thead>
-            <Table.Tr>
-              <Table.Th scope="col">Model</Table.Th>
-              <Table.Th scope="col">Queries</Table.Th>
-              <Table.Th scope="col">Share</Table.Th>
-              <Table.Td w="30%" />
+        <DataTable columns={["Model", "Queries", "Share", { head: "", w: "30%" }]} verticalSpacing={3} fz="sm">
+          {models.map(({ model, requests, share }) => (
+            <Table.Tr key={model}>
+              <Table.Th scope="row" fw={400} className="user-text">
+                {visible(model)}
+              </Table.Th>
+              <Table.Td>{integer(requests)}</Table.Td>
+              <Table.Td>{percent(share)}</Table.Td>
+              <Table.Td>
+                <Bar share={share} />
+              </Table.Td>
             </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {models.map(({ model, requests, share }) => (
-              <Table.Tr key={model}>
-                <Table.Th scope="row" fw={400} className="user-text">
-                  {visible(model)}
-                </Table.Th>
-                <Table.Td>{integer(requests)}</Table.Td>
-                <Table.Td>{percent(share)}</Table.Td>
-                <Table.Td>
-                  <Bar share={share} />
-                </Table.Td>
-              </Table.Tr>
-            ))}
-          </Table.Tbody>
-        </Table>
+          ))}
+        </DataTable>
       )}
     </>
   );
