@@ -17,6 +17,7 @@ from tinyclip.schemas import (
     JobSpecs,
     LabelSet,
     Me,
+    NamedPoint,
     Page,
     Reinforcement,
     ReinforcementCost,
@@ -34,6 +35,7 @@ def blocking(client: Client) -> None:
     assert_type(client.jobs.attempts("job_1"), Iterator[Attempt])
     assert_type(client.jobs.spec("job_1"), JobSpecs)
     assert_type(client.jobs.events("job_1", after=3), Iterator[Event])
+    assert_type(client.jobs.metric_points("job_1", names=["loss"], after=3), Iterator[NamedPoint])
     assert_type(client.jobs.wait("job_1", timeout=1.0), Job)
     assert_type(client.datasets.report("pairs@1"), DatasetReport)
     assert_type(client.datasets.versions("pairs"), Iterator[DatasetVersion])
@@ -58,6 +60,7 @@ async def suspending(client: AsyncClient) -> None:
     assert_type(await client.jobs.page(page_size=3), Page[Job])
     assert_type(client.jobs.list(state="queued"), AsyncIterator[Job])
     assert_type([event async for event in client.jobs.events("job_1", after=3)], list[Event])
+    assert_type(client.jobs.metric_points("job_1"), AsyncIterator[NamedPoint])
     assert_type(await client.deployments.wait("shapes", timeout=1.0), Deployment)
     assert_type(await client.models.pull("shapes@1", "here"), Path)
 

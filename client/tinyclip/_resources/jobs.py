@@ -22,6 +22,7 @@ from tinyclip.schemas import (
     JobState,
     LogLine,
     Metrics,
+    NamedPoint,
     Page,
     Plan,
 )
@@ -167,7 +168,7 @@ def metrics(
     job_id: str, *, names: Sequence[str] | None = None, stage: int | None = None, max_points: int | None = None
 ) -> Call[Metrics]:
     """Return series of numbers by name (`loss`, `lr`, …), thinned to `max_points` per stage; peaks are kept."""
-    query = {"names": ",".join(names) if names else None, "stage": stage, "max_points": max_points}
+    query = {**_selection(names, stage), "max_points": max_points}
     return Call("GET", path("jobs", job_id, "metrics"), as_model(Metrics), query=query)
 
 
@@ -183,6 +184,11 @@ def layout_picture(job_id: str, stage: int) -> Call[str]:
 
 def _document(spec: Spec) -> Any:
     return spec.model_dump(mode="json", exclude_unset=True) if isinstance(spec, JobSpec) else dict(spec)
+
+
+def _selection(names: Sequence[str] | None, stage: int | None) -> dict[str, str | int | None]:
+    """Return the parameters of some series, of one stage or of all."""
+    return {"names": ",".join(names) if names else None, "stage": stage}
 
 
 def _if_match(etag: str | None) -> dict[str, str]:
@@ -267,6 +273,27 @@ class JobMethods(ResourceMethods):
         stream = Stream(
             path("jobs", job_id, "logs"), LogLine, after, self._transport.retries.lasting(patience), tail=tail,
             query={"search": search, "level": level},
+        )
+        return follow(self._transport, stream, lambda: self._has_ended(job_id))
+
+    @iteration
+    def metric_points(
+        self,
+        job_id: str,
+        *,
+        names: Sequence[str] | None = None,
+        stage: int | None = None,
+        after: int = 0,
+        patience: float = _SURVIVES_RESTART_SECONDS,
+    ) -> AsyncGenerator[NamedPoint, None]:
+        """Iterate over a job's metrics, point by point, until the job has ended; all of them, unless `after` is given.
+
+        With the `last` of `metrics` as `after`, the points follow those of that answer. A step that is repeated after a failure
+        has a new point, which replaces the earlier one.
+        """
+        stream = Stream(
+            path("jobs", job_id, "metrics"), NamedPoint, after, self._transport.retries.lasting(patience),
+            query=_selection(names, stage),
         )
         return follow(self._transport, stream, lambda: self._has_ended(job_id))
 

@@ -185,6 +185,21 @@ def test_followed_logs_begin_at_the_tail_and_continue_after_it(cli: Cli, serve: 
     assert requests == [("tail=2", None), ("tail=2", "8")]
 
 
+def test_followed_metrics_are_a_line_a_point(cli: Cli, serve: Serve) -> None:
+    async def metrics(request: Request) -> Response:
+        points = [{"name": "loss", "stage": 0, "step": step, "value": 8.0 - step} for step in (1, 2)]
+        after = int(request.headers["last-event-id"])
+        messages = [f"id: {number}\ndata: {json.dumps(point)}\n\n" for number, point in enumerate(points, 1) if number > after]
+        return Response("".join(messages), media_type="text/event-stream")
+
+    serve(Starlette(routes=[Route("/v1/jobs/job_1/metrics", metrics), Route("/v1/jobs/job_1", JobServer(SUCCEEDED).job)]))
+
+    assert cli("jobs", "metrics", "job_1", "-f").out.splitlines() == ["stage 1 step 1 loss 7", "stage 1 step 2 loss 6"]
+    assert json.loads(cli("jobs", "metrics", "job_1", "-f", "--json").out.splitlines()[1]) == {
+        "name": "loss", "stage": 0, "step": 2, "value": 6.0,
+    }
+
+
 def test_the_layout_of_a_stage_is_saved(cli: Cli, serve: Serve, tmp_path: Path) -> None:
     serve(responding("/v1/jobs/job_1/stages/2/layout.svg", "<svg/>"))
     target = tmp_path / "layout.svg"

@@ -73,6 +73,32 @@ def test_reading_may_begin_after_any_event(connect: Connect) -> None:
     assert positions == ["5", "7"]
 
 
+class Cut:
+    """A server that sends five points of metrics, and breaks in the middle of the fourth."""
+
+    POINTS = [{"name": "loss", "stage": 0, "step": step, "value": 1.0 / step} for step in range(1, 6)]
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str]] = []
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/jobs/job_1":
+            return httpx.Response(200, json=job(state="succeeded"))
+        after = request.headers["last-event-id"]
+        self.requests.append((request.url.query.decode(), after))
+        messages = [f"id: {step}\ndata: {json.dumps(self.POINTS[step - 1])}\n\n".encode() for step in range(int(after) + 1, 6)]
+        return stream(CutOff(b"".join(messages[:2]) + messages[2][:-30]) if after == "1" else b"".join(messages))
+
+
+def test_metrics_continue_after_an_answer_and_over_a_broken_connection(connect: Connect) -> None:
+    server = Cut()
+
+    points = list(connect(server.handle, NO_WAIT).jobs.metric_points("job_1", names=["loss", "lr"], stage=0, after=1))
+
+    assert [point.model_dump() for point in points] == [{**point} for point in Cut.POINTS[1:]]
+    assert server.requests == [("names=loss%2Clr&stage=0", after) for after in ("1", "3", "5")]
+
+
 def test_a_client_error_ends_a_stream_at_once() -> None:
     missing = httpx.Response(404, json=problem(404, "there is no job job_1"))
 

@@ -206,10 +206,16 @@ def metrics(
     names: Annotated[str | None, typer.Option(metavar="NAME,NAME", help="Only these series, as loss,lr.")] = None,
     stage: Annotated[int | None, typer.Option(min=0, help="Only this stage, counted from 0.")] = None,
     max_points: Annotated[int | None, typer.Option(min=1, help="The most points per stage.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print each point, and continue until the job ends.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a job's metrics: first, last, least and greatest value of each series, and a curve."""
     wanted = names.split(",") if names else None
+    if follow:
+        with connect(context) as client:
+            for point in client.jobs.metric_points(job, names=wanted, stage=stage):
+                print_json(point.model_dump_json()) if as_json else display.show_metric_point(point)
+        return
     run(context, calls.metrics(job, names=wanted, stage=stage, max_points=max_points), display.show_metrics, as_json)
 
 

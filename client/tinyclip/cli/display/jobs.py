@@ -3,7 +3,7 @@
 from tinyclip.cli.display.console import console, new_table, print_next_page, print_table, short_time
 from tinyclip.cli.display.numbers import count, curve, duration, number
 from tinyclip.cli.display.summary import plan_table
-from tinyclip.schemas import Checkpoint, Event, Job, LogLine, Metrics, Page, Plan
+from tinyclip.schemas import Checkpoint, Event, Job, LogLine, Metrics, NamedPoint, Page, Plan
 
 
 def show_job(job: Job) -> None:
@@ -58,6 +58,10 @@ def show_log_lines(page: Page[LogLine]) -> None:
 
 def show_log_line(line: LogLine) -> None:
     console().print(f"{line.created_at.astimezone():%H:%M:%S} {line.level:<7} {line.source}: {line.message}", markup=False)
+
+
+def show_metric_point(point: NamedPoint) -> None:
+    console().print(f"stage {point.stage + 1} step {point.step} {point.name} {number(point.value)}", markup=False)
 
 
 def show_metrics(metrics: Metrics) -> None:
