@@ -76,7 +76,8 @@ $(TOOLS)/bin/uv:
 	@$(PYTHON) -m venv $(TOOLS)
 	@$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check $(TOOL_VERSIONS)
 
-# The web console; needs Node 20.19 or newer. console-check fails if the built files in the repository are not those of the source.
+# The web console; needs Node 20.19 or newer. console-check also runs ESLint and Prettier, and fails if the built files in the
+# repository are not those of the source.
 BUILT := server/tinyclip_server/console/built
 NODE_STAMP := console/node_modules/.package-lock.json
 console: $(STAMP) $(NODE_STAMP)
@@ -84,6 +85,7 @@ console: $(STAMP) $(NODE_STAMP)
 	@cd console && npm run --silent types && npm run --silent check && npm run --silent test && npm run --silent build
 
 console-check: console
+	@cd console && npm run --silent lint
 	@git diff --exit-code --stat -- $(BUILT) && test -z "$$(git ls-files --others -- $(BUILT))" || { \
 	    echo "the built console differs from its source: run make console and commit $(BUILT)"; exit 1; }
 

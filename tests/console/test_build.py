@@ -43,6 +43,12 @@ def test_the_source_fits_the_api(installed: None) -> None:
     assert ran.returncode == 0, ran.stdout
 
 
+def test_the_source_passes_eslint_and_prettier(installed: None) -> None:
+    ran = _run("npm", "run", "--silent", "lint", check=False)
+
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
 def test_the_pure_functions(installed: None) -> None:
     ran = _run("npm", "run", "--silent", "test", check=False)
 

@@ -16,7 +16,7 @@ export function watchConnection(client: QueryClient): void {
 
 export function reportUnreachable(): void {
   if (offlineSince.get() === null) offlineSince.set(Date.now());
-  timer ??= setTimeout(probe, RETRY_MS);
+  timer ??= setTimeout(() => void probe(), RETRY_MS);
 }
 
 export function reportReachable(): void {
@@ -33,5 +33,5 @@ async function probe(): Promise<void> {
   } catch {
     // still away
   }
-  timer ??= setTimeout(probe, RETRY_MS);
+  timer ??= setTimeout(() => void probe(), RETRY_MS);
 }

@@ -1,7 +1,7 @@
 /** Readers of the parameters of an address. What is missing or has another form is undefined: an address never breaks a view. */
 
 export function text(given: unknown): string | undefined {
-  const value = Array.isArray(given) ? given[0] : given;
+  const value: unknown = Array.isArray(given) ? given[0] : given;
   return typeof value === "string" && value !== "" ? value : undefined;
 }
 

@@ -4,7 +4,7 @@ import { loadScript } from "./loadScript";
 import "./redoc.css";
 
 declare global {
-  var Redoc: { init(url: string, options: Record<string, unknown>, element: Element | null): void };
+  var Redoc: { init: (url: string, options: Record<string, unknown>, element: Element | null) => void };
 }
 
 await loadScript(bundle);

@@ -19,11 +19,12 @@ export default function Plot({ title, curves, height, xLabel, logarithmic, forma
   const { ref: sizeRef, width } = useElementSize();
   const place = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
-  const latest = useRef({ curves, width, logarithmic });
-  latest.current = { curves, width, logarithmic };
   const began = useRef<number | null>(null);
   const drawn = useRef<Curve[] | null>(null);
   const isDark = useComputedColorScheme("light") === "dark";
+  const latest = useRef({ title, curves, height, width, xLabel, logarithmic, format, group, marks, isDark });
+  latest.current = { title, curves, height, width, xLabel, logarithmic, format, group, marks, isDark };
+  const hasWidth = width > 0;
   const look = JSON.stringify([
     curves.map(({ label, color, dash, points }) => [label, color, dash, points]),
     isDark,
@@ -35,7 +36,8 @@ export default function Plot({ title, curves, height, xLabel, logarithmic, forma
   ]);
 
   useEffect(() => {
-    if (place.current === null || width === 0) return;
+    if (place.current === null || !hasWidth) return;
+    const present = latest.current;
     began.current = performance.now();
     let shownFrom = Number.NaN;
     let shownTo = Number.NaN;
@@ -47,7 +49,7 @@ export default function Plot({ title, curves, height, xLabel, logarithmic, forma
       queueMicrotask(() => plot.current === current && fill(current)); // more detail of what is zoomed into
     };
     const onDraw = () => {
-      if (began.current !== null) performance.measure("chart", { start: began.current, detail: title });
+      if (began.current !== null) performance.measure("chart", { start: began.current, detail: present.title });
       began.current = null;
     };
     const fill = (current: uPlot) => {
@@ -55,19 +57,15 @@ export default function Plot({ title, curves, height, xLabel, logarithmic, forma
       current.setData(data({ ...latest.current, ...rangeOf(current) }), false);
       current.redraw();
     };
-    const made = new uPlot(
-      options({ curves, height, width, xLabel, logarithmic, format, group, isDark, marks, onScale, onDraw }),
-      data({ curves, width, logarithmic }),
-      place.current,
-    );
+    const made = new uPlot(options({ ...present, onScale, onDraw }), data(present), place.current);
     plot.current = made;
-    drawn.current = curves;
+    drawn.current = present.curves;
     return () => {
       plot.current = null;
       made.destroy();
     };
     // The data follow below without a new plot.
-  }, [look, width === 0]);
+  }, [look, hasWidth]);
 
   useEffect(() => {
     if (plot.current !== null && width > 0) plot.current.setSize({ width, height });
@@ -81,7 +79,7 @@ export default function Plot({ title, curves, height, xLabel, logarithmic, forma
     const isZoomed = isPartOf(current);
     current.setData(data({ curves, width, logarithmic, ...(isZoomed ? rangeOf(current) : {}) }), !isZoomed);
     if (isZoomed) current.redraw();
-  }, [curves, width]);
+  }, [curves, width, logarithmic]);
 
   return (
     <Box ref={sizeRef}>

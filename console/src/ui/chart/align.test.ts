@@ -18,7 +18,7 @@ it("puts curves of different steps on one axis, with gaps as undefined", () => {
 });
 
 it("smooths without a bias at the start", () => {
-  expect(Array.from(smooth([2, 2, 2], 0.9))).toEqual([2, 2, 2].map((value) => expect.closeTo(value, 12)));
+  expect(Array.from(smooth([2, 2, 2], 0.9))).toEqual([2, 2, 2].map((value): unknown => expect.closeTo(value, 12)));
   expect(smooth([1, null, 3], 0)).toEqual([1, null, 3]);
   expect(Array.from(smooth([1, null, 1], 0.5))).toEqual([1, NaN, 1]);
 });

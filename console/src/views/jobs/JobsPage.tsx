@@ -1,6 +1,7 @@
 import { IconPlus } from "@tabler/icons-react";
 import { lazy, Suspense, useCallback, useEffect, useMemo, useState } from "react";
 import { jobsRoute } from "../../app/router";
+import { useSame } from "../../app/useSame";
 import { ButtonLink } from "../../ui/links";
 import { Page } from "../../ui/Page";
 import { Empty, ErrorState, Loading } from "../../ui/states";
@@ -75,11 +76,7 @@ function Jobs() {
 
 function useFilter(): Filter {
   const { state, search, label } = jobsRoute.useSearch();
-  const written = JSON.stringify([state, search, label]);
-  return useMemo(
-    () => ({ states: STATES.filter((each: JobState) => state?.includes(each)), search, labels: label ?? [] }),
-    [written],
-  );
+  return useSame({ states: STATES.filter((each: JobState) => state?.includes(each)), search, labels: label ?? [] });
 }
 
 function NoJobs({ isFiltered }: { isFiltered: boolean }) {

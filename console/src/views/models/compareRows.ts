@@ -105,7 +105,7 @@ function factRows(columns: readonly Column[]): CompareRow[] {
 }
 
 function taskRows(columns: readonly Column[], task: string): CompareRow[] {
-  const all: Metrics = Object.assign({}, ...columns.map(({ evaluation }) => evaluation[task] ?? {}));
+  const all: Metrics = Object.fromEntries(columns.flatMap(({ evaluation }) => Object.entries(evaluation[task] ?? {})));
   return numbersOf(all).map((metric) => {
     const read = ({ evaluation }: Column) => valueOf(evaluation[task], metric);
     const format = (value: number | null) => formatMetric(metric, value);

@@ -51,11 +51,19 @@ export function sortClasses(rows: readonly ClassRow[], order: ClassOrder): Class
   return [...rows].sort((a, b) => keys[order](a) - keys[order](b) || byLabel(a, b));
 }
 
+interface WorstClass {
+  row?: unknown;
+  class?: unknown;
+  mistaken_for?: WorstClass[] | null;
+}
+
 /** Return names by row: those of the task, else those that `worst_classes` has, else numbers. */
 function classNames(models: readonly (Metrics | null | undefined)[], names: readonly string[], length: number): string[] {
   if (names.length === length) return [...names];
   const found = Array.from({ length }, (_, row) => `class ${row}`);
-  for (const worst of models.flatMap((scores) => (Array.isArray(scores?.worst_classes) ? scores.worst_classes : []))) {
+  const listed = (scores: Metrics | null | undefined) =>
+    (Array.isArray(scores?.worst_classes) ? scores.worst_classes : []) as WorstClass[];
+  for (const worst of models.flatMap(listed)) {
     for (const { row, class: name } of [worst, ...(worst.mistaken_for ?? [])]) {
       if (typeof row === "number" && row < length && typeof name === "string") found[row] = name;
     }

@@ -38,7 +38,7 @@ export function tasksOf(models: readonly Compared[]): string[] {
 
 /** Return the metrics that some version has for a task. */
 export function metricsOf(models: readonly Compared[], task: string): string[] {
-  const all: Metrics = Object.assign({}, ...models.map((model) => model.evaluation[task] ?? {}));
+  const all: Metrics = Object.fromEntries(models.flatMap((model) => Object.entries(model.evaluation[task] ?? {})));
   return sharesOf(all);
 }
 

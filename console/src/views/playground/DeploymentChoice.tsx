@@ -60,7 +60,9 @@ function Health({ deployment }: { deployment: string }) {
   return (
     <Text size="xs" c="dimmed" mt={4} maw={260} className="user-text">
       {visible(
-        [model, engine, dimensions === undefined ? null : `${dimensions} dimensions`].filter((part) => part != null).join(", "),
+        [model, engine, typeof dimensions === "number" ? `${dimensions} dimensions` : null]
+          .filter((part) => typeof part === "string")
+          .join(", "),
         300,
       )}
     </Text>

@@ -16,7 +16,7 @@ interface Props {
 /** One finding: what it is, how much it concerns, what mends it, and what it looks like. */
 export function FindingCard({ finding, version, onOpen }: Props) {
   const about = finding.estimated ? "about " : "";
-  const examples = examplesOf(finding);
+  const examples = useMemo(() => examplesOf(finding), [finding]);
   return (
     <Paper withBorder p="md" component="article" aria-label={titleOf(finding.code)}>
       <Stack gap="xs">
@@ -55,7 +55,7 @@ function Examples({ examples, finding, version, onOpen }: Props & { examples: Ex
         alt: `Sample ${visible(example.key, 80)}`,
         caption: <Caption example={example} />,
       })),
-    [examples.map(({ key, detail }) => key + detail).join("\n"), version.name, version.version],
+    [examples, version],
   );
   // A finding about shards, or about a file of captions, has no samples to show.
   if (examples.every((example) => example.shard === "" || example.key === "")) return <ExampleTable examples={examples} />;

@@ -34,7 +34,7 @@ export interface Example {
 
 /** Examples are free objects in the API: read what is known of them. */
 export function examplesOf(finding: Finding): Example[] {
-  const text = (value: unknown) => (value == null ? "" : String(value));
+  const text = (value: unknown) => (typeof value === "string" ? value : value == null ? "" : JSON.stringify(value));
   return finding.examples.map((example) => ({
     key: text(example.key),
     shard: text(example.shard),

@@ -38,10 +38,7 @@ function Samples({ version, use }: { version: DatasetVersion; use: SampleUse | u
   const samples = useSamples(version, use);
   const [opened, setOpened] = useState<string | null>(null);
   const found = useMemo(() => samples.data?.pages.flatMap((page) => page.items) ?? [], [samples.data]);
-  const images = useMemo<GridImage[]>(
-    () => found.map((sample) => imageOf(version, sample)),
-    [found, version.name, version.version],
-  );
+  const images = useMemo<GridImage[]>(() => found.map((sample) => imageOf(version, sample)), [found, version]);
   const isLooking = samples.hasNextPage && found.length === 0 && !samples.isError;
   const { fetchNextPage } = samples;
   // With a use, a page may be empty: the next one is asked for until there is something to show.

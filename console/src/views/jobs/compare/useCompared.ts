@@ -1,10 +1,11 @@
 import { useQueries } from "@tanstack/react-query";
 import { useMemo } from "react";
 import { SERIES } from "../../../app/theme";
+import { useSame, useSameItems } from "../../../app/useSame";
 import type { Curve } from "../../../ui/chart/align";
 import { smooth as smoothed } from "../../../ui/chart/smooth";
 import { overStages, stageOffsets } from "../curves/axis";
-import { fromSnapshot } from "../curves/series";
+import { fromSnapshot, type SeriesByName } from "../curves/series";
 import { readSnapshot } from "../curves/useMetrics";
 import { jobKey, plannedSteps, specQuery } from "../job/useJob";
 import { hasEnded, type Job } from "../jobState";
@@ -69,21 +70,23 @@ export function useCurves({ jobs, ids, labels, resolved, series, keep }: Wanted)
       structuralSharing: false,
     })),
   });
-  const data = answers.map((answer) => answer.data);
+  const data = useSameItems(answers.map((answer) => answer.data));
+  const specs = useSameItems(resolved);
+  const names = useSame(labels);
   const curves = useMemo(
     () =>
-      ids.map((_, place): Curve => {
-        const found = data[place] ?? new Map();
-        const { x, y } = overStages(found.get(series) ?? [], stageOffsets(plannedSteps(resolved[place]), found));
+      data.map((answer, place): Curve => {
+        const found: SeriesByName = answer ?? new Map();
+        const { x, y } = overStages(found.get(series) ?? [], stageOffsets(plannedSteps(specs[place]), found));
         return {
-          label: labels[place] ?? "",
+          label: names[place] ?? "",
           color: SERIES[place % SERIES.length]!,
           x,
           y: smoothed(y, keep),
           points: x.length < 50,
         };
       }),
-    [...data, ...resolved, labels.join("\n"), series, keep],
+    [data, specs, names, series, keep],
   );
   return {
     curves,

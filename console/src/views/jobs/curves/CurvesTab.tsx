@@ -3,6 +3,7 @@ import { useQuery } from "@tanstack/react-query";
 import { useMemo } from "react";
 import { visible } from "../../../app/labels";
 import { jobRoute } from "../../../app/router";
+import { useSame, useSameItems } from "../../../app/useSame";
 import { Chart, type Mark } from "../../../ui/chart/Chart";
 import { Empty, ErrorState, Loading } from "../../../ui/states";
 import { plannedSteps, specQuery } from "../job/useJob";
@@ -20,17 +21,15 @@ export default function CurvesTab({ job, hasEnded }: TabProps) {
   const { series: chosen, smooth = 0, scale } = jobRoute.useSearch();
   const { series, error, retry, connected } = useMetrics(job.id, hasEnded);
   const spec = useQuery(specQuery(job.id));
-  const names = series === undefined ? "" : JSON.stringify([...series.keys()].sort());
-  const all: string[] = useMemo(() => (names === "" ? [] : (JSON.parse(names) as string[])), [names]);
+  const all = useSame([...(series?.keys() ?? [])].sort());
   const groups = useMemo(() => shownGroups(all, chosen), [all, chosen]);
   const teacher = useMemo(() => teacherScores(job.stages), [job.stages]);
   const planned = useMemo(() => plannedSteps(spec.data?.resolved), [spec.data]);
-  const stageNames = job.stages.map((stage) => stage.name);
+  const stageNames = useSame(job.stages.map((stage) => stage.name));
   // Live points seldom move the stages: the charts are given the same offsets until they do.
-  const written = series === undefined ? "[]" : JSON.stringify(stageOffsets(planned, series));
-  const offsets: number[] = useMemo(() => JSON.parse(written) as number[], [written]);
+  const offsets = useSame(series === undefined ? [] : stageOffsets(planned, series));
   const end = series === undefined ? 0 : axisEnd(series, offsets);
-  const marks = useMemo(() => stageMarks(stageNames, offsets), [offsets, stageNames.join("\n")]);
+  const marks = useMemo(() => stageMarks(stageNames, offsets), [stageNames, offsets]);
 
   if (series === undefined)
     return error === null ? <Loading label="Loading curves" /> : <ErrorState error={error} onRetry={retry} />;
@@ -88,11 +87,11 @@ interface GroupProps {
 }
 
 function GroupChart({ group, series, offsets, end, marks, teacher, keep, logarithmic, jobId }: GroupProps) {
-  const points = group.names.map((name) => series.get(name));
-  const hasLines = group.names.some((name) => teacher.has(name)); // which grow with the axis
+  const points = useSameItems(group.names.map((name) => series.get(name)));
+  const lineEnd = group.names.some((name) => teacher.has(name)) ? end : 0; // lines grow with the axis
   const curves = useMemo(
-    () => curvesOf({ group, points, offsets, end, keep, teacher }),
-    [...points, group, offsets, hasLines ? end : 0, keep, teacher],
+    () => curvesOf({ group, points, offsets, end: lineEnd, keep, teacher }),
+    [group, points, offsets, lineEnd, keep, teacher],
   );
   const title = visible(group.title, 100);
   return (

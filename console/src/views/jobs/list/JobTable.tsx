@@ -14,7 +14,7 @@ interface Props {
 
 /** All jobs as one table, of which only the rows in sight exist; more are read as it is scrolled. */
 export function JobTable({ list, selected, onSelect, onSelectAll }: Props) {
-  const { jobs, hasMore, isLoadingMore, moreError, loadMore, pages } = list;
+  const { jobs, hasMore, isLoadingMore, moreError, loadMore } = list;
   const scroller = useRef<HTMLDivElement>(null);
   const virtual = useVirtualizer({
     count: jobs.length,
@@ -28,7 +28,7 @@ export function JobTable({ list, selected, onSelect, onSelectAll }: Props) {
   const nearsEnd = (last?.index ?? -1) >= jobs.length - 30;
   useEffect(() => {
     if (nearsEnd && hasMore && !isLoadingMore && moreError === null) loadMore();
-  }, [nearsEnd, hasMore, isLoadingMore, pages, jobs.length]);
+  }, [nearsEnd, hasMore, isLoadingMore, moreError, loadMore]);
 
   return (
     <Box>

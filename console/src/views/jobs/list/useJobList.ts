@@ -24,8 +24,6 @@ export interface JobList {
   isPending: boolean;
   error: unknown;
   hasMore: boolean;
-  /** Pages so far: one of a search may be empty. */
-  pages: number;
   isLoadingMore: boolean;
   moreError: unknown;
   loadMore: () => void;
@@ -58,15 +56,15 @@ export function useJobList(filter: Filter): JobList {
     enabled: wanted !== null && wanted === trail?.next,
     staleTime: "static",
   });
-  const single = useSingleJobs();
+  const { jobs: single, read, put } = useSingleJobs();
 
   const answers: Answers = useMemo(() => {
     const pages: Read[] =
       trail === null ? (head.data === undefined ? [] : [head.data]) : [...trail.reads, ...(rest.data?.pages ?? [])];
-    return { pages, head: head.data, active: head.data?.isWhole === true ? head.data : active.data, single: single.jobs };
-  }, [trail, rest.data, head.data, active.data, single.jobs]);
+    return { pages, head: head.data, active: head.data?.isWhole === true ? head.data : active.data, single };
+  }, [trail, rest.data, head.data, active.data, single]);
   const jobs = useMemo(() => mergeJobs(answers, filter.states), [answers, filter]);
-  useEffect(() => single.read(outOfDate(jobs, answers)), [jobs, answers, single.read]);
+  useEffect(() => read(outOfDate(jobs, answers)), [jobs, answers, read]);
 
   const refresh = useCallback(() => {
     void head.refetch();
@@ -77,7 +75,6 @@ export function useJobList(filter: Filter): JobList {
     isPending: head.data === undefined && !head.isError,
     error: head.data === undefined ? head.error : null,
     hasMore: trail !== null && (rest.data === undefined ? trail.next !== null : rest.hasNextPage),
-    pages: rest.data?.pages.length ?? 0,
     isLoadingMore: rest.isFetching,
     moreError: rest.error,
     loadMore() {
@@ -87,7 +84,7 @@ export function useJobList(filter: Filter): JobList {
       else setWanted(trail.next);
     },
     refresh,
-    put: single.put,
+    put,
   };
 }
 

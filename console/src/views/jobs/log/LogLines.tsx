@@ -1,6 +1,6 @@
 import { Box, Mark, Text, UnstyledButton } from "@mantine/core";
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { memo, useEffect, useRef, useState } from "react";
+import { memo, useEffect, useEffectEvent, useRef, useState } from "react";
 import { bytes, dateTime, timeOfDay } from "../../../app/format";
 import { visible } from "../../../app/labels";
 import { highlight } from "./highlight";
@@ -32,12 +32,13 @@ export function LogLines({ lines, search, isFollowing, onLeave }: Props) {
     overscan: 20,
   });
   const top = useRef(0);
-  const newest = lines.at(-1)?.id;
-  const oldest = lines[0]?.id;
-  useEffect(() => {
-    // A log is read from its end, also that of an ended job.
+  // A log is read from its end, also that of an ended job.
+  const scrollToEnd = useEffectEvent(() => {
     if (lines.length > 0) virtual.scrollToIndex(lines.length - 1, { align: "end" });
-  }, [isFollowing ? newest : 0, oldest === undefined, search]);
+  });
+  const followed = isFollowing ? lines.at(-1)?.id : 0;
+  const isBlank = lines.length === 0;
+  useEffect(() => scrollToEnd(), [followed, isBlank, search]);
 
   const onScroll = () => {
     const { scrollTop, scrollHeight, clientHeight } = scroller.current!;

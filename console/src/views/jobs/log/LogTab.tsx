@@ -18,7 +18,8 @@ export default function LogTab({ job, hasEnded }: TabProps) {
   const [isLong, setLong] = useState(false);
   const { lines, connected, isEmpty } = useLog(job.id, hasEnded, { search, levels: level, isLong });
   const [held, setHeld] = useState<readonly LogLine[] | null>(null); // what is shown while the view does not follow
-  useEffect(() => setHeld(null), [search, level.join(), isLong]);
+  const levels = level.join();
+  useEffect(() => setHeld(null), [search, levels, isLong]);
   const shown = held ?? lines;
   const waiting = held === null ? 0 : (lines.at(-1)?.id ?? 0) - (held.at(-1)?.id ?? 0);
 

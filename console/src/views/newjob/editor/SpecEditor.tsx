@@ -34,13 +34,14 @@ interface Props {
 export default function SpecEditor({ ref, initialText, onChange, onSubmit, mistakes, knowledge, describedBy }: Props) {
   const place = useRef<HTMLDivElement>(null);
   const view = useRef<EditorView | null>(null);
+  const first = useRef(initialText);
   const latest = useRef({ onChange, onSubmit, knowledge });
   latest.current = { onChange, onSubmit, knowledge };
 
   useEffect(() => {
     const made = new EditorView({
       parent: place.current!,
-      state: EditorState.create({ doc: initialText, extensions: extensions(latest, describedBy) }),
+      state: EditorState.create({ doc: first.current, extensions: extensions(latest, describedBy) }),
     });
     view.current = made;
     return () => made.destroy();

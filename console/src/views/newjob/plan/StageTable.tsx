@@ -11,7 +11,7 @@ type Stage = Plan["stages"][number];
 
 export function StageTable({ plan }: { plan: Plan }) {
   const { teacher, stages } = plan;
-  const rows: { label: string; of: (summary: Summary) => ReactNode }[] = [
+  const rows: { label: string; of: (summary: Summary) => string }[] = [
     { label: "Image parameters", of: ({ image_params }) => compact(image_params) },
     { label: "Text parameters", of: ({ text_params_without_embedding }) => compact(text_params_without_embedding) },
     { label: "MACs of a pair", of: ({ macs }) => compact(macs) },

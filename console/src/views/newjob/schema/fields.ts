@@ -84,8 +84,13 @@ export function typeText(root: Schema, schema: Schema): string {
   return [...new Set(texts)].filter((text) => text !== "").join(" | ");
 }
 
+/** A value as it is written in a sentence: texts without quotes. */
+export function plain(value: unknown): string {
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
 function oneType(root: Schema, form: Schema): string {
-  if (form.const !== undefined) return String(form.const);
+  if (form.const !== undefined) return plain(form.const);
   if (form.enum !== undefined) return form.enum.map(String).join(" | ");
   if (form.type === "array") {
     const items = form.items === undefined ? "" : typeText(root, form.items);

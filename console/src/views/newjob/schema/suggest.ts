@@ -1,7 +1,7 @@
 /** What can be written at the cursor, from the schema and from what is registered in the service. */
 import type { CursorContext } from "../document/context";
 import type { Path } from "../document/pointers";
-import { fieldsOf, valuesOf, type Field } from "./fields";
+import { fieldsOf, plain, valuesOf, type Field } from "./fields";
 import { formsAt, isRecord, type Schema } from "./schema";
 
 export interface Suggestion {
@@ -51,7 +51,7 @@ export function detailOf(field: Field): string {
   const parts = [field.type];
   if (field.required) parts.push("required");
   else if (field.default !== undefined && field.default !== null && typeof field.default !== "object")
-    parts.push(`default ${String(field.default)}`);
+    parts.push(`default ${plain(field.default)}`);
   return parts.filter((part) => part !== "").join(", ");
 }
 

@@ -34,7 +34,7 @@ function firstText(value: unknown): string | null {
   if (typeof value === "string") return value.trim() === "" ? null : value;
   if (Array.isArray(value)) return value.length > 0 ? firstText(value[0]) : null;
   if (typeof value === "object" && value !== null) {
-    const first = Object.values(value)[0];
+    const first: unknown = Object.values(value)[0];
     return typeof first === "string" || Array.isArray(first) ? firstText(first) : null;
   }
   return null;

@@ -42,8 +42,7 @@ it("removes a canary whose name is empty, and needs a version", () => {
 });
 
 it("changes the model alone", () => {
-  const { name: _, ...settings } = EMOJI;
-  expect(withModel(EMOJI, "emoji@3")).toEqual({ ...settings, model: "emoji@3" });
+  expect(withModel(EMOJI, "emoji@3")).toEqual({ ...bodyOf(filled(formOf(EMOJI, null), undefined), EMOJI), model: "emoji@3" });
 });
 
 it("ends a canary that becomes the model, or is of another one", () => {
