@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Request, expect
 
 from tests.console.console import Console, Recorder
 from tests.e2e.world import Undisturbed, World
@@ -124,3 +124,25 @@ def test_the_keyboard_reaches_the_content_and_every_view(recorder: Recorder, wor
     console.page.keyboard.press("Enter")
 
     expect(console.page.get_by_role("heading", name="Models", level=1)).to_be_visible()
+
+
+def test_deploying_under_the_name_of_a_deployment_changes_its_model_alone(
+    recorder: Recorder, world: World, names: dict[str, str]
+) -> None:
+    present = world.client.deployments.get("shapes")
+    console = recorder.open(world.service.url)
+    console.go(f"/models/shapes?version={names['version']}&deploy=1")
+    console.page.route("**/v1/deployments/shapes", lambda route: route.abort() if _is_put(route.request) else route.continue_())
+    dialog = console.page.get_by_role("dialog")
+
+    expect(dialog.get_by_text("keep its engine, replicas and other settings")).to_be_visible()
+    with console.page.expect_request(_is_put) as sent:
+        dialog.get_by_role("button", name="Change the deployment").click()
+
+    settings = present.model_dump(mode="json", include={"engine", "replicas", "models", "resident", "canary"})
+    assert sent.value.post_data_json == {**settings, "model": f"shapes@{names['version']}"}
+    expect(dialog.get_by_role("alert").first).to_be_visible()
+
+
+def _is_put(request: Request) -> bool:
+    return request.method == "PUT"

@@ -29,7 +29,7 @@ export function Answered({
           {milliseconds(Math.round(took))}
         </Text>
       )}
-      {isFetching && <Loader size={14} aria-label="Asking" />}
+      {isFetching && <Loader size={14} role="img" aria-label="Asking" />}
     </Group>
   );
 }

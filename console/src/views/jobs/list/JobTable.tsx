@@ -55,7 +55,7 @@ export function JobTable({ list, selected, onSelect, onSelectAll }: Props) {
         <Text size="xs" c="dimmed" role="status">
           {jobs.length.toLocaleString()} {hasMore ? "jobs so far; scroll for more" : jobs.length === 1 ? "job" : "jobs"}
         </Text>
-        {isLoadingMore && <Loader size={14} aria-label="Loading more jobs" />}
+        {isLoadingMore && <Loader size={14} role="img" aria-label="Loading more jobs" />}
         {moreError !== null && !isLoadingMore && (
           <Button size="compact-xs" variant="default" onClick={loadMore}>
             Load more

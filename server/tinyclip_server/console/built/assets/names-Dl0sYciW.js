@@ -1,0 +1,1 @@
+function e(e){return/^[a-z0-9][a-z0-9._-]{0,62}$/.test(e)}export{e as t};
