@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +21,8 @@ from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.files.folders import load_folder
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.runtime.events import EventWriter
+from tinyclip_workers.training import calibration, worker
 from tinyclip_workers.training import driver as driver
-from tinyclip_workers.training import worker
 from tinyclip_workers.training.learner import StageLearner
 from tinyclip_workers.training.observation.reporting import StageProgress
 from tinyclip_workers.training.stage import Stage
@@ -40,11 +41,13 @@ TWO = tuple(
     )
 )
 """Two automatic stages, long enough for checkpoints before and after their prune steps."""
+CALIBRATION_PAIRS = 64
+"""Fewer than the shards have; decoding the pairs of real calibrations would take most of a job's time."""
 
 
 @contextmanager
 def no_cluster() -> Iterator[pytest.MonkeyPatch]:
-    """Let the driver call a single worker itself."""
+    """Let the driver call a single worker itself, which cuts students by few calibration pairs."""
 
     def train_alone(run: JobAttempt, artifacts: str, stage: Stage, events: EventWriter) -> None:
         config = {"artifacts": artifacts, "job": run.document.job, "attempt": run.attempt, "stage": stage.to_json(), "group": ""}
@@ -54,6 +57,7 @@ def no_cluster() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "train_on_group", train_alone)
         patch.setattr(driver, "cluster_size", dict)
+        patch.setattr(calibration, "draw_calibration", partial(calibration.draw_calibration, pairs=CALIBRATION_PAIRS))
         patch.setattr("ray.is_initialized", lambda: True)
         patch.setattr("ray.train.report", lambda metrics: None)
         patch.setattr("ray.train.torch.get_device", lambda: torch.device("cpu"))

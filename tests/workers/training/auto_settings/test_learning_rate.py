@@ -127,21 +127,29 @@ def test_all_workers_select_the_rate_of_worker_0_and_have_the_same_weights(tmp_p
     assert equal(one, other)
 
 
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> JobSpec:
+    document: dict[str, Any] = specs_in(tmp_path_factory.mktemp("inputs"))(STAGE).model_dump()
+    return JobSpec.model_validate(document | {"optimizer": AUTO, "checkpoint": {"every_steps": 3, "keep": 5}})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, spec: JobSpec) -> Job:
+    """A finished job."""
+    job = Job(tmp_path_factory.mktemp("whole"), spec)
+    with no_cluster():
+        assert job.attempt()
+    return job
+
+
 class TestJob:
     @pytest.fixture(autouse=True)
     def patch(self) -> Iterator[pytest.MonkeyPatch]:
         with no_cluster() as patch:
             yield patch
 
-    @pytest.fixture
-    def spec(self, tmp_path: Path) -> JobSpec:
-        document: dict[str, Any] = specs_in(tmp_path / "inputs")(STAGE).model_dump()
-        return JobSpec.model_validate(document | {"optimizer": AUTO, "checkpoint": {"every_steps": 3, "keep": 5}})
-
-    def test_the_rate_is_reported_used_and_kept(self, tmp_path: Path, spec: JobSpec) -> None:
-        job = Job(tmp_path / "store", spec)
-
-        assert job.attempt()
+    def test_the_rate_is_reported_used_and_kept(self, whole: Job) -> None:
+        job = whole
 
         [event] = job.events("lr.selected")
         lr = event["data"]["lr"]
@@ -164,10 +172,9 @@ class TestJob:
         )
 
     def test_a_stage_continues_from_a_checkpoint_with_its_rate_and_ends_with_the_same_student(
-        self, tmp_path: Path, spec: JobSpec, patch: pytest.MonkeyPatch
+        self, tmp_path: Path, spec: JobSpec, whole: Job, patch: pytest.MonkeyPatch
     ) -> None:
-        whole, resumed = Job(tmp_path / "whole", spec), Job(tmp_path / "resumed", spec)
-        assert whole.attempt()
+        resumed = Job(tmp_path / "resumed", spec)
         folder = "jobs/job_1/stages/0-same/a1/step-3"
         for name in whole.store.list(folder):  # as a retry adopts it: the checkpoint alone
             resumed.store.write_bytes(f"{folder}/{name}", whole.store.read_bytes(f"{folder}/{name}"))
