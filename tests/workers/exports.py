@@ -1,14 +1,18 @@
 """Small random models to export, and a version of one in a store."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas.layouts import Layout
+from tinyclip_workers.engines import openvino_engine
 from tinyclip_workers.engines.builder import EngineBuilder
 from tinyclip_workers.model.architecture import build_clip
 from tinyclip_workers.model.files.folders import LoadedModel
@@ -28,16 +32,16 @@ TEXTS = [
 ]
 
 
-def vit(*, quick_gelu: bool = False) -> Layout:
+def vit(*, quick_gelu: bool = False, layers: int = 2) -> Layout:
     return Layout.model_validate({
         "embed_dim": 24, "quick_gelu": quick_gelu,
         "image": {
-            "kind": "vit", "image_size": 48, "width": 32, "layers": [2], "head_width": 16, "patch_size": 16, "heads": [2, 2],
-            "mlp": [96, 96],
+            "kind": "vit", "image_size": 48, "width": 32, "layers": [layers], "head_width": 16, "patch_size": 16,
+            "heads": [2] * layers, "mlp": [96] * layers,
         },
         "text": {
-            "context_length": 16, "vocab_size": 49408, "width": 32, "layers": 2, "head_width": 8, "heads": [4, 4],
-            "mlp": [64, 64],
+            "context_length": 16, "vocab_size": 49408, "width": 32, "layers": layers, "head_width": 8, "heads": [4] * layers,
+            "mlp": [64] * layers,
         },
     })
 
@@ -50,7 +54,18 @@ def folded() -> Layout:
     return Layout.model_validate(layout)
 
 
-LAYOUTS = {"vit": vit(), "quick": vit(quick_gelu=True), "resnet": tiny_layout(), "folded": folded()}
+def folded_block() -> Layout:
+    """Return such a layout with one block a tower, which is traced in half the time."""
+    layout = vit(layers=1).model_dump()
+    layout["image"] |= {"heads": [1], "mlp": [40]}
+    layout["text"] |= {"heads": [3]}
+    return Layout.model_validate(layout)
+
+
+LAYOUTS = {
+    "vit": vit(), "quick": vit(quick_gelu=True), "resnet": tiny_layout(), "folded": folded(), "block": vit(layers=1),
+    "folded block": folded_block(),
+}  # fmt: skip
 
 
 def random_model(kind: str, seed: int = 0) -> LoadedModel:
@@ -78,6 +93,22 @@ def write_model(store: ArtifactsStore, model: LoadedModel, **lineage: Any) -> No
 
 def files_below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def one_conversion() -> Iterator[None]:
+    """Convert each tower of a student to OpenVINO once: its export and its engine have the same two graphs, made in seconds."""
+    convert, made = openvino_engine._convert, dict[str, Any]()
+
+    def once(*args: Any) -> Any:
+        *_, tower = args
+        if tower not in made:
+            made[tower] = convert(*args)
+        return made[tower]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openvino_engine, "_convert", once)
+        yield
 
 
 def assert_openvino_serves_the_same(student: LoadedModel, cache: Path, texts: list[str]) -> None:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import open_clip
@@ -18,8 +19,16 @@ PUBLISHED = {
 
 @register_model
 def fastvit_of_few_layers(**settings: Any) -> Any:
-    """The image tower of MobileCLIP2-S0, a layer a stage; with 16 channels torch crashes in the backward pass (channels last)."""
-    return fastvit.fastvit_mci0(layers=(1, 1, 1, 1), embed_dims=(32, 64, 128, 256), **settings)
+    """The image tower of MobileCLIP2-S0 with one stage of each kind, of a layer.
+
+    With 16 channels torch crashes in the backward pass (channels last).
+    """
+    stages = {
+        "layers": (1, 1), "embed_dims": (32, 64), "mlp_ratios": (3, 3), "downsamples": (False, True),
+        "se_downsamples": (False, True), "token_mixers": ("repmixer", "attention"),
+        "pos_embs": (None, partial(fastvit.RepConditionalPosEnc, spatial_shape=(7, 7))),
+    }  # fmt: skip
+    return fastvit.fastvit_mci0(**stages, **settings)
 
 
 @register_model

@@ -27,14 +27,14 @@ CAPTIONS = {"en": ["a red square", "a woman's boot & more"], "zh": ["中文", "�
 @pytest.fixture(scope="module")
 def student() -> LoadedModel:
     source = train_tokenizer(CAPTIONS, 2000, "en")
-    text = LAYOUTS["vit"].text.model_copy(update={"vocab_size": len(vocabulary_of(source))})
-    layout = LAYOUTS["vit"].model_copy(update={"text": text})
+    text = LAYOUTS["block"].text.model_copy(update={"vocab_size": len(vocabulary_of(source))})
+    layout = LAYOUTS["block"].model_copy(update={"text": text})
     torch.manual_seed(0)
     model = build_clip(layout).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     tokenizer = make_tokenizer(layout, source)
-    return replace(random_model("vit"), model=model, layout=layout, tokenizer=tokenizer, tokenizer_source=source)
+    return replace(random_model("block"), model=model, layout=layout, tokenizer=tokenizer, tokenizer_source=source)
 
 
 def tokens_of(student: LoadedModel, text: str) -> list[int]:
