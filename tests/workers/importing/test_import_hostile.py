@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import tarfile
 import tracemalloc
@@ -24,15 +23,6 @@ from tinyclip_workers.importing.source_files import ImportRefused
 from tests.workers import hostile_files as hostile
 from tests.workers.imports import RunsCommand, import_request, official_names, read, refusal, save
 from tests.workers.models import tiny_layout, tiny_model, write_folder
-
-
-def exchange_with_process(*lines: dict[str, Any]) -> list[dict[str, Any]]:
-    """Run the import process on some input lines; return its output lines."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tinyclip_workers.importing.convert"],
-        input="".join(json.dumps(line) + "\n" for line in lines), capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def exchange(monkeypatch: pytest.MonkeyPatch, *lines: dict[str, Any]) -> list[dict[str, Any]]:
@@ -269,11 +259,13 @@ class TestSources:
 
 
 class TestProcess:
-    def test_checks_the_file_and_writes_once_it_has_a_destination(self, tmp_path: Path) -> None:
+    def test_checks_the_file_and_writes_once_it_has_a_destination(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         folder = write_folder(tmp_path / "source", tiny_model(), tiny_layout())
         destination = {"artifacts": str(tmp_path / "store"), "name": "tiny", "version": 4}
 
-        checked, written = exchange_with_process(import_request(folder, tmp_path / "scratch"), destination)
+        checked, written = exchange(monkeypatch, import_request(folder, tmp_path / "scratch"), destination)
 
         assert checked["checked"]["layout"]["embed_dim"] == 16
         assert (written["document"]["name"], written["document"]["version"]) == ("tiny", 4)

@@ -12,6 +12,7 @@ from typing import IO, Any, cast
 
 import pytest
 from tinyclip.addresses import ALLOW_PRIVATE
+from tinyclip.schemas import Plan
 
 from tests.workers import hostile_files as hostile
 from tests.workers.hostile_files import END, MIB, header, member, pax, sparse
@@ -23,22 +24,37 @@ MAX_MIB = 200
 MAX_SECONDS = 60.0
 
 
+LIMITED = """
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+runpy.run_module("tinyclip_workers.plan.planner", run_name="__main__")
+"""
+
+
 class PlannerProcess:
-    """The planner as the control plane runs it."""
+    """The planner as the control plane runs it, with little memory."""
 
     def __init__(self) -> None:
         environment = {**os.environ, ALLOW_PRIVATE: "1", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "tinyclip_workers.plan.planner"]
+        command = [sys.executable, "-c", LIMITED]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         assert self._read() == {"ready": True}
         self.base_mib = 0.0
 
     def answer(self, document: Document) -> dict[str, Any]:
-        cast(IO[str], self._process.stdin).write(json.dumps({"id": "1", "spec": document}) + "\n")
+        self.ask({"id": "1", "spec": document})
+        return self.lines()[-1]
+
+    def ask(self, *questions: dict[str, Any]) -> None:
+        cast(IO[str], self._process.stdin).write("".join(json.dumps(question) + "\n" for question in questions))
         cast(IO[str], self._process.stdin).flush()
-        while "doing" in (line := self._read()):  # the field that is being checked
-            pass
-        return line
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return the next lines up to an answer: those before it name the field that is being checked."""
+        lines = [self._read()]
+        while "doing" in lines[-1]:
+            lines.append(self._read())
+        return lines
 
     def cost(self, document: Document) -> tuple[dict[str, Any], float, float]:
         """Return the answer, the memory that the process had at the most, in MiB beyond `base_mib`, and the seconds."""
@@ -48,8 +64,9 @@ class PlannerProcess:
         return answer, self.mib("VmHWM") - self.base_mib, time.monotonic() - started
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.communicate()
+        """Let the process end. Raises AssertionError if it has written more than its answers."""
+        rest, _ = self._process.communicate(timeout=60)
+        assert (self._process.returncode, rest) == (0, "")
 
     def _read(self) -> dict[str, Any]:
         line = cast(IO[str], self._process.stdout).readline()
@@ -77,15 +94,28 @@ def planner(data: Path) -> Iterator[PlannerProcess]:
     process.close()
 
 
+def test_each_line_has_one_line_of_an_answer_and_nothing_else(planner: PlannerProcess, data: Path) -> None:
+    bad = {**spec(data), "batch_size": 7, "resources": {"workers": 2}}
+
+    planner.ask({"id": "a", "spec": spec(data)}, {"id": "b", "spec": bad})
+
+    *doing, first = planner.lines()
+    second = planner.lines()[-1]
+    assert [line["doing"]["pointer"] for line in doing][:2] == ["/teacher/model", "/data/train/shards"]
+    assert {line["id"] for line in [*doing, first]} == {"a"}
+    assert Plan.model_validate(first["plan"]).steps > 30
+    assert (second["id"], second["errors"][0]["pointer"], second["errors"][0]["value"]) == ("b", "/batch_size", 7)
+
+
 PAIR = member("a.txt", b"a red square") + member("a.png", png((200, 10, 10)))
 
 Attack = Callable[[Path], str]
 
 SHARDS: dict[str, Attack] = {
-    "a PAX header of 600 MiB": lambda f: hostile.with_hole(f / "a.tar", PAIR + header("x", 600 * MIB, b"x"), 600 * MIB),
-    "a long name of 600 MiB": lambda f: hostile.with_hole(f / "a.tar", PAIR + header("x", 600 * MIB, b"L"), 600 * MIB),
-    "a global header of 600 MiB": lambda f: hostile.with_hole(f / "a.tar", PAIR + header("x", 600 * MIB, b"g"), 600 * MIB),
-    "a file of 600 MiB": lambda f: hostile.with_hole(f / "a.tar", PAIR + header("b.png", 600 * MIB), 600 * MIB),
+    "a PAX header of 300 MiB": lambda f: hostile.with_hole(f / "a.tar", PAIR + header("x", 300 * MIB, b"x"), 300 * MIB),
+    "a long name of 300 MiB": lambda f: hostile.with_hole(f / "a.tar", PAIR + header("x", 300 * MIB, b"L"), 300 * MIB),
+    "a global header of 300 MiB": lambda f: hostile.with_hole(f / "a.tar", PAIR + header("x", 300 * MIB, b"g"), 300 * MIB),
+    "a file of 300 MiB": lambda f: hostile.with_hole(f / "a.tar", PAIR + header("b.png", 300 * MIB), 300 * MIB),
     "a file of 8 EiB": lambda f: hostile.with_hole(f / "a.tar", PAIR + header("b.png", 1 << 63), MIB),
     "files of 60 MiB": lambda f: hostile.with_hole(f / "a.tar", PAIR + header("b.png", 60 * MIB), 60 * MIB),
     "a sparse map without end": lambda f: _file(

@@ -3,7 +3,6 @@
 import http.server
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -186,32 +185,6 @@ def test_a_changed_shard_is_inspected_again(folder: Path, tmp_path: Path) -> Non
 
 def test_a_spec_that_violates_the_schema_is_answered_with_its_fields() -> None:
     assert plan_or_errors({"name": "x"})["errors"][0]["pointer"] == "/data"
-
-
-LIMITED = """
-import resource, runpy
-resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
-runpy.run_module("tinyclip_workers.plan.planner", run_name="__main__")
-"""
-
-
-def test_a_process_with_little_memory_answers_each_line_with_one_line_and_nothing_else(folder: Path) -> None:
-    bad = {**spec(folder), "batch_size": 7, "resources": {"workers": 2}}
-    requests = [{"id": "a", "spec": spec(folder)}, {"id": "b", "spec": bad}]
-
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED], input="".join(json.dumps(q) + "\n" for q in requests),
-        capture_output=True, text=True, timeout=120, check=True,
-    )
-
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    steps = [line["doing"]["pointer"] for line in lines if line.get("id") == "a" and "doing" in line]
-    ready, first, second = (line for line in lines if "doing" not in line)
-    assert ready == {"ready": True}
-    assert steps[:2] == ["/teacher/model", "/data/train/shards"]
-    assert first["id"] == "a"
-    assert Plan.model_validate(first["plan"]).steps > 30
-    assert (second["id"], second["errors"][0]["pointer"], second["errors"][0]["value"]) == ("b", "/batch_size", 7)
 
 
 def test_a_process_reports_when_its_memory_is_too_little(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
