@@ -21,7 +21,7 @@ from tests.workers.shapes_data import write_shards
 
 pytestmark = RAY_MARKS
 
-SHARDS, PAIRS = 6, 300
+SHARDS, PAIRS, FEW = 6, 300, 20
 WRITE = "tinyclip.artifacts.store.ArtifactsStore.write_bytes"
 REMOVE = "tinyclip.artifacts.store.ArtifactsStore.remove"
 
@@ -29,6 +29,12 @@ REMOVE = "tinyclip.artifacts.store.ArtifactsStore.remove"
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_shards(tmp_path_factory.mktemp("shards"), shards=SHARDS, pairs=PAIRS)
+
+
+@pytest.fixture(scope="module")
+def small_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Shards that are scanned in a moment, for a driver that scans them itself."""
+    return write_shards(tmp_path_factory.mktemp("small"), shards=SHARDS, pairs=FEW)
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +50,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, shards: str, ray_clust
     root = tmp_path_factory.mktemp("undisturbed")
     jobs.request(root, shards, holdout=0.1)
     assert jobs.run_job(root) == 0
+    return jobs.files(root)
+
+
+@pytest.fixture(scope="module")
+def small_undisturbed(tmp_path_factory: pytest.TempPathFactory, small_shards: str) -> dict[str, bytes]:
+    root = tmp_path_factory.mktemp("small-undisturbed")
+    jobs.register(root, small_shards, holdout=0.1)
     return jobs.files(root)
 
 
@@ -91,17 +104,17 @@ def test_a_driver_that_is_killed_while_shards_are_scanned(tmp_path: Path, shards
     ],
 )
 def test_a_driver_that_is_killed_while_it_commits(
-    tmp_path: Path, shards: str, undisturbed: dict[str, bytes], target: str, path: str, after: bool
+    tmp_path: Path, small_shards: str, small_undisturbed: dict[str, bytes], target: str, path: str, after: bool
 ) -> None:
-    jobs.request(tmp_path, shards, holdout=0.1)
+    jobs.request(tmp_path, small_shards, holdout=0.1)
     settings = dict.fromkeys(jobs.TASK_RUNNERS, jobs.run_tasks_here)
     kill_at(jobs.job_arguments(tmp_path), tmp_path / "reached", target, path=path, after=after, settings=settings)
 
-    jobs.request(tmp_path, shards, holdout=0.1, attempt=2)
+    jobs.request(tmp_path, small_shards, holdout=0.1, attempt=2)
     with jobs.without_ray():
         assert jobs.run_job(tmp_path, attempt=2) == 0
 
-    assert jobs.files(tmp_path) == undisturbed
+    assert jobs.files(tmp_path) == small_undisturbed
     assert jobs.events(tmp_path, attempt=2)[-1]["type"] == "dataset.finished"
 
 

@@ -174,14 +174,12 @@ class TestRemote:
 
 def large_shards(bucket: s3fs.S3FileSystem, folder: Path) -> str:
     """Put three shards of about 40 MB into the bucket."""
-    rng = np.random.default_rng(0)
+    path = folder / "image.png"
+    noise = np.random.default_rng(0).integers(0, 256, (460, 460, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, compress_level=0)
+    image = path.read_bytes()
     for shard in range(3):
-        samples = []
-        for number in range(64):
-            image = Image.fromarray(rng.integers(0, 256, (460, 460, 3), dtype=np.uint8))
-            path = folder / "image.png"
-            image.save(path, compress_level=0)
-            samples.append({"__key__": f"{shard}-{number}", "png": path.read_bytes(), "txt": f"noise {number}"})
+        samples = [{"__key__": f"{shard}-{number}", "png": image, "txt": f"noise {number}"} for number in range(64)]
         bucket.put_file(write_shard(folder / f"{shard}.tar", samples), f"{BUCKET}/d/{shard}.tar")
     return f"s3://{BUCKET}/d/{{0..2}}.tar"
 
