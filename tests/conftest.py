@@ -41,6 +41,8 @@ def isolated_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         # At Ray's niceness of 15, a worker process takes minutes to start beside other tests.
         patch.setenv("RAY_worker_niceness", "0")
+        # Tests end processes, never the machine: what was written is read in any case, and a third of a job's time is saved.
+        patch.setattr(os, "fsync", lambda file: None)
         yield
 
 
