@@ -8,7 +8,6 @@ import {
   Image,
   NavLink,
   Text,
-  Tooltip,
   useMantineColorScheme,
   useComputedColorScheme,
 } from "@mantine/core";
@@ -29,15 +28,16 @@ import {
 } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { Outlet, useLocation } from "@tanstack/react-router";
-import { Suspense, useEffect } from "react";
+import { lazy, Suspense, useEffect } from "react";
 import { api, ask } from "../api/client";
 import { Loading } from "../ui/states";
 import { MenuLink } from "../ui/links";
 import { offlineSince } from "./connection";
 import icon from "./icon.svg";
 import { signInNeeded, signOut, token } from "./session";
-import { SignIn } from "./SignIn";
 import { useStore } from "./store";
+
+const SignIn = lazy(() => import("./SignIn"));
 
 const VIEWS = [
   { to: "/jobs", label: "Jobs", icon: IconListDetails },
@@ -87,13 +87,7 @@ export function Shell() {
       </AppShell.Navbar>
       <AppShell.Main id="content">
         <Offline />
-        {needsSignIn ? (
-          <SignIn />
-        ) : (
-          <Suspense fallback={<Loading />}>
-            <Outlet />
-          </Suspense>
-        )}
+        <Suspense fallback={<Loading />}>{needsSignIn ? <SignIn /> : <Outlet />}</Suspense>
       </AppShell.Main>
     </AppShell>
   );
@@ -123,11 +117,15 @@ function Project() {
 function SignOut() {
   if (useStore(token) === null) return null;
   return (
-    <Tooltip label="Sign out: forget the token of this tab">
-      <ActionIcon variant="subtle" color="gray" onClick={signOut} aria-label="Sign out">
-        <IconLogout size={18} />
-      </ActionIcon>
-    </Tooltip>
+    <ActionIcon
+      variant="subtle"
+      color="gray"
+      onClick={signOut}
+      aria-label="Sign out"
+      title="Sign out: forget the token of this tab"
+    >
+      <IconLogout size={18} />
+    </ActionIcon>
   );
 }
 
@@ -136,11 +134,15 @@ function ColorScheme() {
   const isDark = useComputedColorScheme("light") === "dark";
   const label = isDark ? "Light colours" : "Dark colours";
   return (
-    <Tooltip label={label}>
-      <ActionIcon variant="subtle" color="gray" onClick={() => setColorScheme(isDark ? "light" : "dark")} aria-label={label}>
-        {isDark ? <IconSun size={18} /> : <IconMoon size={18} />}
-      </ActionIcon>
-    </Tooltip>
+    <ActionIcon
+      variant="subtle"
+      color="gray"
+      onClick={() => setColorScheme(isDark ? "light" : "dark")}
+      aria-label={label}
+      title={label}
+    >
+      {isDark ? <IconSun size={18} /> : <IconMoon size={18} />}
+    </ActionIcon>
   );
 }
 

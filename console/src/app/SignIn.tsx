@@ -6,7 +6,7 @@ import { errorOf } from "../api/problems";
 import { signIn } from "./session";
 
 /** Ask for a token. It is checked with the server, then kept for this tab only. */
-export function SignIn() {
+export default function SignIn() {
   const client = useQueryClient();
   const [value, setValue] = useState("");
   const [error, setError] = useState<unknown>(null);

@@ -1,7 +1,11 @@
-/** All addresses of the console. Each view is loaded when it is first opened; the address holds what it shows. */
+/** All addresses of the console, which hold what the views show. The first view is loaded with the console, each other one when
+ * it is opened. */
 import { createRootRoute, createRoute, createRouter, lazyRouteComponent, redirect } from "@tanstack/react-router";
 import { ErrorState } from "../ui/states";
+import JobsPage from "../views/jobs/JobsPage";
+import { filterOf, firstPage } from "../views/jobs/list/readPage";
 import { NotFound } from "./NotFound";
+import { queryClient } from "./queries";
 import { list, number, oneOf, optional, parseSearch, stringifySearch, text } from "./search";
 import { Shell } from "./Shell";
 
@@ -19,7 +23,10 @@ export const jobsRoute = createRoute({
   getParentRoute: () => root,
   path: "/jobs",
   validateSearch: (given) => optional({ state: list(given.state), search: text(given.search), label: list(given.label) }),
-  component: lazyRouteComponent(() => import("../views/jobs/JobsPage")),
+  // The answer is on its way while the view is drawn for the first time.
+  loaderDeps: ({ search }) => search,
+  loader: ({ deps }) => void queryClient.prefetchQuery(firstPage(filterOf(deps))),
+  component: JobsPage,
 });
 
 export const jobRoute = createRoute({

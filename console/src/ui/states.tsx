@@ -1,11 +1,12 @@
 /** The four states of a view that shows an answer of the API: loading, error, empty, and a badge for those of resources. */
-import { Alert, Badge, Button, Center, Code, Loader, Stack, Text, Title } from "@mantine/core";
+import { Alert, Button, Center, Code, Loader, Stack, Text, Title } from "@mantine/core";
 import { IconAlertTriangle } from "@tabler/icons-react";
 import type { UseQueryResult } from "@tanstack/react-query";
-import type { ReactNode } from "react";
+import type { CSSProperties, ReactNode } from "react";
 import { ApiError } from "../api/problems";
 import { visible } from "../app/labels";
 import { stateColor } from "../app/theme";
+import classes from "./states.module.css";
 
 export function Loading({ label = "Loading" }: { label?: string }) {
   return (
@@ -68,10 +69,16 @@ export function Answer<T>({ of, children }: { of: UseQueryResult<T>; children: (
   return <Loading />;
 }
 
+/** A plain element, because lists have many. */
 export function StateBadge({ state }: { state: string }) {
+  const color = stateColor(state);
+  const colors = {
+    "--badge-bg": `var(--mantine-color-${color}-light)`,
+    "--badge-color": `var(--mantine-color-${color}-light-color)`,
+  };
   return (
-    <Badge color={stateColor(state)} variant="light" radius="sm" tt="none">
+    <span className={classes.badge} style={colors as CSSProperties}>
       {state}
-    </Badge>
+    </span>
   );
 }

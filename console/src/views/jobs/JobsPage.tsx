@@ -5,10 +5,10 @@ import { useSame } from "../../app/useSame";
 import { ButtonLink } from "../../ui/links";
 import { Page } from "../../ui/Page";
 import { Empty, ErrorState, Loading } from "../../ui/states";
-import { STATES, type JobState } from "./jobState";
 import { Filters } from "./list/Filters";
 import { JobTable } from "./list/JobTable";
-import { useJobList, type Filter } from "./list/useJobList";
+import { filterOf, type Filter } from "./list/readPage";
+import { useJobList } from "./list/useJobList";
 
 const BulkActions = lazy(() => import("./list/BulkActions"));
 
@@ -75,8 +75,7 @@ function Jobs() {
 }
 
 function useFilter(): Filter {
-  const { state, search, label } = jobsRoute.useSearch();
-  return useSame({ states: STATES.filter((each: JobState) => state?.includes(each)), search, labels: label ?? [] });
+  return useSame(filterOf(jobsRoute.useSearch()));
 }
 
 function NoJobs({ isFiltered }: { isFiltered: boolean }) {

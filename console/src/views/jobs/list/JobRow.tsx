@@ -1,14 +1,12 @@
-import { Box, Checkbox, Group, Progress, Table, Text } from "@mantine/core";
-import { memo } from "react";
+import { Link } from "@tanstack/react-router";
+import { memo, type CSSProperties } from "react";
 import { ago, compact, dateTime, duration, integer } from "../../../app/format";
 import { visible } from "../../../app/labels";
 import { stateColor } from "../../../app/theme";
-import { TextLink } from "../../../ui/links";
 import { StateBadge } from "../../../ui/states";
 import { hasEnded } from "../jobState";
+import classes from "./JobTable.module.css";
 import type { ListedJob } from "./mergeJobs";
-
-export const ROW_HEIGHT = 52;
 
 interface Props {
   job: ListedJob;
@@ -20,52 +18,48 @@ interface Props {
 export const JobRow = memo(function JobRow({ job, row, isSelected, onSelect }: Props) {
   const name = visible(job.name, 200);
   return (
-    <Table.Tr h={ROW_HEIGHT} aria-rowindex={row + 2} {...(isSelected ? { bg: "var(--mantine-color-default-hover)" } : {})}>
-      <Table.Td>
-        <Checkbox
-          size="xs"
+    <tr className={classes.row} aria-rowindex={row + 2} data-selected={isSelected || undefined}>
+      <td>
+        <input
+          type="checkbox"
+          className={classes.check}
           aria-label={`Select ${name}`}
           checked={isSelected}
           onChange={(event) => onSelect(job.id, event.currentTarget.checked)}
         />
-      </Table.Td>
-      <Table.Th scope="row" fw={400}>
-        <TextLink to="/jobs/$jobId" params={{ jobId: job.id }} className="user-text" fw={600} size="sm" truncate display="block">
+      </td>
+      <th scope="row">
+        <Link to="/jobs/$jobId" params={{ jobId: job.id }} className={`user-text ${classes.name}`}>
           {name}
-        </TextLink>
+        </Link>
         <SecondLine job={job} />
-      </Table.Th>
-      <Table.Td>
+      </th>
+      <td>
         <StateBadge state={job.state} />
-      </Table.Td>
-      <Table.Td>
+      </td>
+      <td>
         <JobProgress job={job} />
-      </Table.Td>
-      <Table.Td visibleFrom="md" style={{ whiteSpace: "nowrap" }}>
-        {hasEnded(job) ? "" : duration(job.progress.eta_seconds)}
-      </Table.Td>
-      <Table.Td visibleFrom="lg" style={{ whiteSpace: "nowrap" }}>
+      </td>
+      <td className={`mantine-visible-from-md ${classes.line}`}>{hasEnded(job) ? "" : duration(job.progress.eta_seconds)}</td>
+      <td className={`mantine-visible-from-lg ${classes.line}`}>
         {job.progress.pairs_per_second == null ? "" : compact(job.progress.pairs_per_second)}
-      </Table.Td>
-      <Table.Td visibleFrom="md">
+      </td>
+      <td className="mantine-visible-from-md">
         {job.model !== null && (
-          <TextLink
+          <Link
             to="/models/$name"
             params={{ name: job.model.name }}
             search={{ version: String(job.model.version) }}
-            className="user-text"
-            size="sm"
-            truncate
-            display="block"
+            className={`user-text ${classes.link}`}
           >
             {visible(job.model.name)}@{job.model.version}
-          </TextLink>
+          </Link>
         )}
-      </Table.Td>
-      <Table.Td visibleFrom="sm" style={{ whiteSpace: "nowrap" }} title={dateTime(job.created_at)}>
+      </td>
+      <td className={`mantine-visible-from-sm ${classes.line}`} title={dateTime(job.created_at)}>
         {ago(job.created_at)}
-      </Table.Td>
-    </Table.Tr>
+      </td>
+    </tr>
   );
 });
 
@@ -73,30 +67,40 @@ export const JobRow = memo(function JobRow({ job, row, isSelected, onSelect }: P
 function SecondLine({ job }: { job: ListedJob }) {
   const labels = Object.entries(job.labels).map(([key, value]) => `${key}: ${value}`);
   const text = job.error ?? job.progress.waiting ?? (labels.join(", ") || job.id);
-  const color = job.error !== null ? "light-dark(#b02525, #ff9c9c)" : "dimmed";
   return (
-    <Text size="xs" c={color} truncate className="user-text" title={visible(text, 500)}>
+    <div className={`user-text ${classes.second}`} data-error={job.error !== null || undefined} title={visible(text, 500)}>
       {visible(text, 300)}
-    </Text>
+    </div>
   );
 }
 
 function JobProgress({ job }: { job: ListedJob }) {
   const { fraction, step, steps, stage, stages } = job.progress;
   const percent = Math.round(100 * fraction);
+  const color = { "--bar-color": `var(--mantine-color-${stateColor(job.state)}-filled)` } as CSSProperties;
   return (
-    <Box>
-      <Progress value={percent} color={stateColor(job.state)} size="sm" aria-label={`${percent} % of ${visible(job.name, 60)}`} />
-      <Group justify="space-between" gap={4} wrap="nowrap">
-        <Text size="xs" truncate>
+    <>
+      <div
+        className={classes.bar}
+        role="progressbar"
+        aria-valuenow={percent}
+        aria-valuemin={0}
+        aria-valuemax={100}
+        aria-label={`${percent} % of ${visible(job.name, 60)}`}
+        style={color}
+      >
+        <div style={{ width: `${percent}%` }} />
+      </div>
+      <div className={classes.steps}>
+        <span>
           {integer(step)}/{integer(steps)}
-        </Text>
+        </span>
         {stages > 1 && (
-          <Text size="xs" c="dimmed" visibleFrom="xs" truncate>
+          <span className={`mantine-visible-from-xs ${classes.stage}`}>
             stage {Math.min(stage + 1, stages)} of {stages}
-          </Text>
+          </span>
         )}
-      </Group>
-    </Box>
+      </div>
+    </>
   );
 }

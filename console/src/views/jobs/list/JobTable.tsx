@@ -1,9 +1,14 @@
-import { Box, Button, Checkbox, Group, Loader, Table, Text } from "@mantine/core";
+import { Button, Group, Loader, Text } from "@mantine/core";
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { useEffect, useRef, type ReactNode } from "react";
-import { JobRow, ROW_HEIGHT } from "./JobRow";
+import { useEffect, useRef } from "react";
+import { JobRow } from "./JobRow";
+import classes from "./JobTable.module.css";
 import type { JobList } from "./useJobList";
-import { TableHead, type Columns } from "../../../ui/ScrollTable";
+
+/** Pixels, as in the style sheet. */
+const ROW_HEIGHT = 52;
+/** Rows below those that exist when more are read. */
+const NEAR_END = 5;
 
 interface Props {
   list: JobList;
@@ -25,32 +30,26 @@ export function JobTable({ list, selected, onSelect, onSelectAll }: Props) {
   const items = virtual.getVirtualItems();
   const first = items[0];
   const last = items.at(-1);
-  const nearsEnd = (last?.index ?? -1) >= jobs.length - 30;
+  const nearsEnd = (last?.index ?? -1) >= jobs.length - NEAR_END;
   useEffect(() => {
     if (nearsEnd && hasMore && !isLoadingMore && moreError === null) loadMore();
   }, [nearsEnd, hasMore, isLoadingMore, moreError, loadMore]);
 
   return (
-    <Box>
-      <Box
-        ref={scroller}
-        tabIndex={0}
-        role="region"
-        aria-label="List of jobs"
-        style={{ overflowY: "auto", maxHeight: "max(320px, calc(100dvh - 270px))" }}
-      >
-        <Table layout="fixed" stickyHeader aria-label="Jobs" aria-rowcount={hasMore ? -1 : jobs.length + 1}>
-          <TableHead columns={columns(<SelectAll count={jobs.length} selected={selected.size} onSelectAll={onSelectAll} />)} />
-          <Table.Tbody>
+    <div>
+      <div ref={scroller} tabIndex={0} role="region" aria-label="List of jobs" className={classes.scroller}>
+        <table className={classes.table} aria-label="Jobs" aria-rowcount={hasMore ? -1 : jobs.length + 1}>
+          <Heading count={jobs.length} selected={selected.size} onSelectAll={onSelectAll} />
+          <tbody>
             <Space height={first?.start ?? 0} />
             {items.map((item) => {
               const job = jobs[item.index]!;
               return <JobRow key={job.id} job={job} row={item.index} isSelected={selected.has(job.id)} onSelect={onSelect} />;
             })}
             <Space height={virtual.getTotalSize() - (last?.end ?? 0)} />
-          </Table.Tbody>
-        </Table>
-      </Box>
+          </tbody>
+        </table>
+      </div>
       <Group gap="xs" mt={6} mih={22}>
         <Text size="xs" c="dimmed" role="status">
           {jobs.length.toLocaleString()} {hasMore ? "jobs so far; scroll for more" : jobs.length === 1 ? "job" : "jobs"}
@@ -62,40 +61,53 @@ export function JobTable({ list, selected, onSelect, onSelectAll }: Props) {
           </Button>
         )}
       </Group>
-    </Box>
+    </div>
   );
 }
 
 function Space({ height }: { height: number }) {
   if (height <= 0) return null;
   return (
-    <Table.Tr aria-hidden style={{ border: 0 }}>
-      <Table.Td p={0} h={height} />
-    </Table.Tr>
+    <tr aria-hidden className={classes.space}>
+      <td style={{ height }} />
+    </tr>
   );
 }
 
-function columns(all: ReactNode): Columns {
-  return [
-    { head: all, w: 42 },
-    "Name",
-    { head: "State", w: { base: 104, xs: 124 } },
-    { head: "Progress", w: { base: 90, xs: 210 } },
-    { head: "Time left", w: 116, visibleFrom: "md" },
-    { head: "Pairs/s", w: 130, visibleFrom: "lg" },
-    { head: "Model", w: 170, visibleFrom: "md" },
-    { head: "Age", w: 104, visibleFrom: "sm" },
-  ];
-}
+const COLUMNS = [
+  { head: "Name" },
+  { head: "State", className: classes.stateColumn },
+  { head: "Progress", className: classes.progressColumn },
+  { head: "Time left", className: `mantine-visible-from-md ${classes.timeColumn}` },
+  { head: "Pairs/s", className: `mantine-visible-from-lg ${classes.speedColumn}` },
+  { head: "Model", className: `mantine-visible-from-md ${classes.modelColumn}` },
+  { head: "Age", className: `mantine-visible-from-sm ${classes.ageColumn}` },
+];
 
-function SelectAll({ count, selected, onSelectAll }: { count: number; selected: number } & Pick<Props, "onSelectAll">) {
+function Heading({ count, selected, onSelectAll }: { count: number; selected: number } & Pick<Props, "onSelectAll">) {
+  const all = useRef<HTMLInputElement>(null);
+  useEffect(() => {
+    if (all.current !== null) all.current.indeterminate = selected > 0 && selected < count;
+  }, [selected, count]);
   return (
-    <Checkbox
-      size="xs"
-      aria-label="Select all jobs that are loaded"
-      checked={count > 0 && selected === count}
-      indeterminate={selected > 0 && selected < count}
-      onChange={(event) => onSelectAll(event.currentTarget.checked)}
-    />
+    <thead>
+      <tr>
+        <th scope="col" className={classes.selectColumn}>
+          <input
+            ref={all}
+            type="checkbox"
+            className={classes.check}
+            aria-label="Select all jobs that are loaded"
+            checked={count > 0 && selected === count}
+            onChange={(event) => onSelectAll(event.currentTarget.checked)}
+          />
+        </th>
+        {COLUMNS.map(({ head, className }) => (
+          <th key={head} scope="col" className={className}>
+            {head}
+          </th>
+        ))}
+      </tr>
+    </thead>
   );
 }

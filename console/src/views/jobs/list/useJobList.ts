@@ -1,23 +1,16 @@
 import { keepPreviousData, useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { useCallback, useEffect, useMemo, useState } from "react";
-import { api, ask } from "../../../api/client";
 import { LIVE_MS } from "../../../app/queries";
-import { ACTIVE, type JobState } from "../jobState";
-import { listed, mergeJobs, outOfDate, type Answers, type ListedJob, type Read } from "./mergeJobs";
+import { ACTIVE } from "../jobState";
+import { mergeJobs, outOfDate, type Answers, type ListedJob, type Read } from "./mergeJobs";
+import { firstPage, readPage, type Filter } from "./readPage";
 import { useSingleJobs } from "./useSingleJobs";
 import { advance, type Head, type Trail } from "./trail";
 
-/** The first page is small, to be shown at once and read every two seconds; the API's largest pages follow. */
-const FIRST_PAGE = 50;
+/** The API's largest pages follow the first one. */
 const LARGEST_PAGE = 500;
 /** Pages of active jobs that are read again at most: beyond that the list is live as far as its first page. */
 const ACTIVE_PAGES = 4;
-
-export interface Filter {
-  states: readonly JobState[];
-  search: string | undefined;
-  labels: readonly string[];
-}
 
 export interface JobList {
   jobs: ListedJob[];
@@ -34,8 +27,7 @@ export interface JobList {
 
 export function useJobList(filter: Filter): JobList {
   const head = useQuery({
-    queryKey: ["jobs", "head", filter],
-    queryFn: ({ signal }) => readPage(filter, FIRST_PAGE, null, signal),
+    ...firstPage(filter),
     refetchInterval: LIVE_MS,
     placeholderData: keepPreviousData,
   });
@@ -95,26 +87,6 @@ function useTrail(key: string, head: Head | undefined): Trail | null {
     setKept((before) => ({ key, trail: advance(before?.key === key ? before.trail : null, head) }));
   }, [key, head]);
   return kept?.key === key ? kept.trail : null;
-}
-
-async function readPage(
-  filter: Filter,
-  size: number,
-  token: string | null,
-  signal: AbortSignal,
-  states = filter.states,
-): Promise<Head> {
-  const at = Date.now();
-  const query = {
-    page_size: size,
-    ...(token === null ? {} : { page_token: token }),
-    ...(states.length === 0 ? {} : { state: [...states] }),
-    ...(filter.search === undefined ? {} : { search: filter.search }),
-    ...(filter.labels.length === 0 ? {} : { label: [...filter.labels] }),
-  };
-  const page = await ask(api.GET("/v1/jobs", { params: { query }, signal }));
-  const next = page.next_page_token ?? null;
-  return { at, jobs: page.items.map(listed), isWhole: token === null && next === null, isLast: next === null, next };
 }
 
 async function readActive(filter: Filter, signal: AbortSignal): Promise<Read & { tookMs: number }> {
