@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from tests.console.console import Console, Recorder
 from tests.console.records import Records
@@ -49,7 +49,15 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Records]:
         yield records
 
 
+@pytest.fixture(scope="package")
+def context(browser: Browser, records: Records) -> Iterator[BrowserContext]:
+    """A browser context whose cache has the console's files from its second page on."""
+    recorder = Recorder(browser)
+    yield recorder.open(records.url).context
+    recorder.close()
+
+
 @pytest.fixture
-def console(recorder: Recorder, records: Records) -> Console:
-    """The console of `records`, in a new browser context."""
-    return recorder.open(records.url)
+def console(recorder: Recorder, context: BrowserContext) -> Console:
+    """The console of `records`, in a new tab."""
+    return recorder.open_tab(context)

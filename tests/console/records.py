@@ -1,12 +1,14 @@
 """A control plane without a cluster, whose database is filled with what a browser has to withstand."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +29,7 @@ RIGHT_TO_LEFT = "exe\u202egnp.sraey"
 LONG = "x" * 10_000
 HOSTILE_JOB, CURVES_JOB = "job_hostile", "job_curves"
 START_SECONDS = 60
+FAKE_PLANNER = Path(__file__).parents[1] / "server" / "fake_planner.py"
 
 SPEC: dict[str, Any] = {
     "spec_version": 1, "name": "emoji", "teacher": {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"},
@@ -61,6 +64,7 @@ class Records:
         environment = {
             "TINYCLIP_AUTH": self._auth, "TINYCLIP_DATA_ROOTS": '["/data"]' if self._auth == "tokens" else "[]",
             "TINYCLIP_RAY_ADDRESS": "http://127.0.0.1:1",  # nothing answers there
+            "TINYCLIP_PLANNER_COMMAND": json.dumps([sys.executable, str(FAKE_PLANNER)]),  # needs no engine
         }
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -76,11 +80,18 @@ class Records:
         self._process.kill()
         self._process.wait()
 
-    def token(self, *scopes: str) -> str:
-        """Create a token as an operator does."""
+    def token(self, scope: str) -> str:
+        """Create a token as an administrator does, whose own token an operator has created."""
+        authorization = {"Authorization": f"Bearer {self._admin_token}"}
+        body = {"name": scope, "scopes": [scope]}
+        created = httpx.post(f"{self.url}/v1/tokens", json=body, headers=authorization)
+        assert created.is_success, created.text
+        return str(created.json()["token"])
+
+    @cached_property
+    def _admin_token(self) -> str:
         command = [str(Path(sys.executable).parent / "tinyclip-server"), "create-token", "--data-dir", str(self.folder)]
-        command += [word for scope in scopes for word in ("--scope", scope)]
-        ran = subprocess.run(command, capture_output=True, text=True)
+        ran = subprocess.run([*command, "--scope", "admin"], capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
         return next(word for word in ran.stdout.split() if word.startswith("tc_"))
 

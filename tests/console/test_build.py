@@ -61,6 +61,15 @@ def test_the_built_files_are_those_of_the_source(installed: None, tmp_path: Path
     assert _content(tmp_path) == _content(BUILT), "run make console, and commit server/tinyclip_server/console/built"
 
 
+def test_the_components_that_are_used_have_their_styles(installed: None) -> None:
+    """`src/app/mantine.css` names them; Mantine's classes have the same names in scripts and styles."""
+    known = _mantine_classes((SOURCE / "node_modules" / "@mantine" / "core" / "styles.css").read_text())
+    used = known & _mantine_classes("".join(path.read_text() for path in BUILT.glob("assets/*.js")))
+
+    assert len(used) > 100
+    assert used - _mantine_classes("".join(path.read_text() for path in BUILT.glob("assets/*.css"))) == set()
+
+
 def test_the_lock_file_names_no_download_address_and_every_package_has_a_digest() -> None:
     lock = json.loads((SOURCE / "package-lock.json").read_text())
     packages = {name: package for name, package in lock["packages"].items() if name}
@@ -68,6 +77,10 @@ def test_the_lock_file_names_no_download_address_and_every_package_has_a_digest(
     assert packages
     assert [name for name, package in packages.items() if "resolved" in package] == []
     assert [name for name, package in packages.items() if "integrity" not in package] == []
+
+
+def _mantine_classes(text: str) -> set[str]:
+    return set(re.findall(r"\bm_[0-9a-f]{6,8}\b", text))
 
 
 def _content(folder: Path) -> dict[str, bytes]:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -82,20 +81,19 @@ class TestJobs:
 
 
 class TestOutage:
-    def test_is_survived_without_a_reload(self, recorder: Recorder, tmp_path: Path) -> None:
-        with Records(tmp_path, jobs=20) as records:
-            console = recorder.open(records.url)
-            console.go("/jobs")
-            console.page.evaluate("window.isTheSamePage = true")
-            records.kill()
-
+    def test_is_survived_without_a_reload(self, console: Console, records: Records) -> None:
+        console.go("/jobs")
+        console.page.evaluate("window.isTheSamePage = true")
+        records.kill()
+        try:
             expect(console.page.get_by_text("The server cannot be reached").first).to_be_visible(timeout=20_000)
             expect(console.page.get_by_role("link", name="curves", exact=True)).to_be_visible()  # what was shown stays
+        finally:
             records.start()
 
-            expect(console.page.get_by_text("The server cannot be reached")).to_have_count(0, timeout=20_000)
-            expect(console.page.get_by_role("link", name="curves", exact=True)).to_be_visible()
-            assert console.page.evaluate("window.isTheSamePage")
+        expect(console.page.get_by_text("The server cannot be reached")).to_have_count(0, timeout=20_000)
+        expect(console.page.get_by_role("link", name="curves", exact=True)).to_be_visible()
+        assert console.page.evaluate("window.isTheSamePage")
 
 
 class TestTokens:

@@ -1,12 +1,14 @@
-"""Every view with real content, light and dark, wide and narrow: it shows itself, and axe finds nothing wrong."""
+"""Every view with real content, light and dark, wide and narrow: it shows itself, and axe finds nothing wrong.
+
+All are opened in one page, as by links: other tests load each view by its address.
+"""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
-from playwright.sync_api import Request, expect
+from playwright.sync_api import Browser, Request, ViewportSize, expect
 
-from tests.console.console import Console, Recorder
+from tests.console.console import RULES_OF_COLORS, Console, Recorder
 from tests.e2e.world import Undisturbed, World
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.ray]
@@ -45,12 +47,7 @@ VIEWS = {
 }
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What the views show."""
-
-    console: Console
-    names: dict[str, str]
+PHONE, DESKTOP = ViewportSize(width=400, height=800), ViewportSize(width=1280, height=800)
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +66,11 @@ def names(world: World, undisturbed: Undisturbed, deployment: str) -> dict[str, 
 
 
 @pytest.fixture(scope="module")
-def opened(world: World, names: dict[str, str], browser) -> Iterator[tuple[Recorder, Console]]:  # type: ignore[no-untyped-def]
+def opened(world: World, names: dict[str, str], browser: Browser) -> Iterator[tuple[Recorder, Console]]:
     recorder = Recorder(browser)
-    yield recorder, recorder.open(world.service.url)
+    console = recorder.open(world.service.url)
+    console.go("/jobs")
+    yield recorder, console
     recorder.close()
 
 
@@ -79,21 +78,24 @@ def opened(world: World, names: dict[str, str], browser) -> Iterator[tuple[Recor
 def test_is_accessible_light_and_dark(view: str, opened: tuple[Recorder, Console], names: dict[str, str]) -> None:
     recorder, console = opened
     console.page.emulate_media(color_scheme="light")
-    console.go(VIEWS[view].format(**names))
+    console.move(VIEWS[view].format(**names))
 
     expect(console.page.get_by_role("alert").filter(has_text="Internal Server Error")).to_have_count(0)
     assert console.violations() == []
     console.page.emulate_media(color_scheme="dark")
-    assert console.violations() == []
+    assert console.violations(RULES_OF_COLORS) == []  # the elements are the same, and so are the findings of other rules
     assert recorder.errors == []
 
 
 @pytest.mark.parametrize("view", ["jobs", "curves", "new job", "models", "report", "search", "deployments"])
-def test_fits_a_phone(view: str, recorder: Recorder, world: World, names: dict[str, str]) -> None:
-    console = recorder.open(world.service.url, width=400)
-    console.go(VIEWS[view].format(**names))
+def test_fits_a_phone(view: str, opened: tuple[Recorder, Console], names: dict[str, str]) -> None:
+    recorder, console = opened
+    console.page.set_viewport_size(PHONE)
+    console.move(VIEWS[view].format(**names))
 
     assert console.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    console.page.set_viewport_size(DESKTOP)
+    assert recorder.errors == []
 
 
 class TestReference:
