@@ -61,7 +61,7 @@ def postgres_server(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def migrated_postgres(postgres_server: str) -> Iterator[str]:
     """The URL of a database on PostgreSQL at the newest revision; tests use it one after another."""
-    with _postgres_database(postgres_server) as url:
+    with postgres_database(postgres_server) as url:
         asyncio.run(_migrate(url.replace("postgresql://", "postgresql+asyncpg://")))
         yield url
 
@@ -93,7 +93,7 @@ def empty_database_url(request: pytest.FixtureRequest, dialect: str, tmp_path: P
     if dialect == "sqlite":
         yield f"sqlite:///{tmp_path / 'empty.db'}"
         return
-    with _postgres_database(request.getfixturevalue("postgres_server")) as url:
+    with postgres_database(request.getfixturevalue("postgres_server")) as url:
         yield url
 
 
@@ -119,10 +119,11 @@ def create_engine_with_compiled_statements(url: str, **options: Any) -> AsyncEng
 
 
 @contextlib.contextmanager
-def _postgres_database(server: str) -> Iterator[str]:
+def postgres_database(server: str, template: str = "template1") -> Iterator[str]:
+    """Create a database, as a copy of one whose URL or name is given, for the duration of a `with` block."""
     name = f"tinyclip_test_{os.getpid()}_{os.urandom(4).hex()}"
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template.rpartition('/')[2]} STRATEGY file_copy")
         yield f"{server}/{name}"
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -96,9 +96,14 @@ class Target:
         return case, request
 
 
+_document: dict[str, Any] = {}
+
+
 def targets(app: FastAPI, known: dict[str, list[str]], bodies: dict[str, Any]) -> list[Target]:
     """Return a target for every operation; those that end or delete resources come last, parts before wholes."""
-    schema = schemathesis.openapi.from_dict(app.openapi())
+    if not _document:
+        _document.update(app.openapi())  # takes seconds, and is the same for every application
+    schema = schemathesis.openapi.from_dict(_document)
     every = [Target(found.ok(), known, bodies) for found in schema.get_all_operations()]
     last = [target for target in every if target.label.startswith("DELETE") or target.label.endswith("/cancel")]
     return [target for target in every if target not in last] + sorted(last, key=lambda target: -target.label.count("/"))

@@ -8,10 +8,8 @@ from tinyclip_server.database.engine import Database
 from tinyclip_server.database.migrate import upgrade
 from tinyclip_server.settings import Settings
 
-from tests.server.database.test_migrations import value_for
+from tests.server.database.rows import Rows, value_for
 from tests.server.service import on_both_databases
-
-Rows = dict[str, list[dict[str, Any]]]
 
 
 def put(connection: Connection, rows: Rows) -> None:

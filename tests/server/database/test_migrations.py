@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,13 @@ from tinyclip_server.database.migrate import CannotMigrate, WrongRevision, curre
 from tinyclip_server.database.tables import Base
 from tinyclip_server.settings import Settings
 
+from tests.server.database.conftest import FilledDatabase
+from tests.server.database.rows import VERSION, Rows, read
 from tests.server.service import on_both_databases
 
-VERSION = "alembic_version"
-Rows = dict[str, list[dict[str, Any]]]
-MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 steps_back = pytest.mark.parametrize("revision", revisions()[1:])
+at_revision = pytest.mark.parametrize("revision", revisions())
+at_head = pytest.mark.parametrize("revision", [head()])
 
 
 @pytest.fixture
@@ -40,40 +40,25 @@ async def empty(empty_database_url: str) -> AsyncIterator[Database]:
     await database.close()
 
 
+@pytest.fixture
+async def filled(filled_database: FilledDatabase) -> AsyncIterator[Database]:
+    """A database at a `revision`, with `before`, a row in every table."""
+    database = Database(Settings(database_url=filled_database.url).async_database_url)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def before(filled_database: FilledDatabase) -> Rows:
+    return filled_database.rows
+
+
 def url_of(database: Database) -> str:
     return database.engine.url.render_as_string(hide_password=False)
 
 
 def differences(connection: Connection) -> list[object]:
     return list(compare_metadata(MigrationContext.configure(connection), Base.metadata))
-
-
-def value_for(column: sa.Column[Any]) -> Any:
-    samples = {dict: {"a": [1]}, int: 7, float: 0.5, bool: True, str: f"some {column.name}", datetime: MOMENT}
-    kind = column.type
-    return samples[dict if isinstance(kind, sa.JSON) else kind.python_type]
-
-
-def put_a_row_everywhere(connection: Connection) -> Rows:
-    """Insert a row into every table; foreign keys refer to the row of the other table."""
-    found = sa.MetaData()
-    found.reflect(connection)
-    put: Rows = {}
-    for table in found.sorted_tables:
-        if table.name == VERSION:
-            continue
-        row = {column.name: value_for(column) for column in table.columns}
-        for key in table.foreign_keys:
-            row[key.parent.name] = put[key.column.table.name][0][key.column.name]
-        connection.execute(table.insert(), row)
-        put[table.name] = [row]
-    return read(connection)
-
-
-def read(connection: Connection) -> Rows:
-    """Return the rows of all tables, without the types of their columns: reflecting these takes most of a test's time."""
-    tables = [name for name in sa.inspect(connection).get_table_names() if name != VERSION]
-    return {name: [dict(row) for row in connection.execute(sa.text(f'SELECT * FROM "{name}"')).mappings()] for name in tables}
 
 
 def kept(before: Rows, after: Rows) -> Rows:
@@ -91,11 +76,6 @@ async def state_of(database: Database) -> tuple[Rows, str | None]:
         return await connection.run_sync(read), await current(connection)
 
 
-async def fill(database: Database) -> Rows:
-    async with database.engine.begin() as connection:
-        return await connection.run_sync(put_a_row_everywhere)
-
-
 class TestUpgrading:
     @on_both_databases
     async def test_the_newest_revision_has_the_tables_of_the_code(self, empty: Database) -> None:
@@ -107,28 +87,23 @@ class TestUpgrading:
         assert (found, at) == ([], head())
 
     @on_both_databases
-    @pytest.mark.parametrize("revision", revisions())
-    async def test_rows_of_every_revision_are_kept(self, empty: Database, revision: str) -> None:
-        await upgrade(url_of(empty), revision)
-        before = await fill(empty)
+    @at_revision
+    async def test_rows_of_every_revision_are_kept(self, filled: Database, before: Rows, revision: str) -> None:
+        await upgrade(url_of(filled))
 
-        await upgrade(url_of(empty))
-
-        after, at = await state_of(empty)
+        after, at = await state_of(filled)
         assert at == head()
         assert set(before) <= set(after)
         assert kept(after, before) == kept(before, after)
-        async with empty.engine.connect() as connection:
+        async with filled.engine.connect() as connection:
             assert await connection.run_sync(differences) == []
 
     @on_both_databases
-    async def test_repeated_it_is_a_no_op(self, empty: Database) -> None:
-        await upgrade(url_of(empty))
-        before = await fill(empty)
+    @at_head
+    async def test_repeated_it_is_a_no_op(self, filled: Database, before: Rows) -> None:
+        await upgrade(url_of(filled))
 
-        await upgrade(url_of(empty))
-
-        assert (await state_of(empty))[0] == before
+        assert (await state_of(filled))[0] == before
 
     @on_both_databases
     async def test_several_at_once_wait_for_each_other(self, empty: Database) -> None:
@@ -147,40 +122,37 @@ class TestUpgrading:
 class TestGoingBack:
     @on_both_databases
     @steps_back
-    async def test_one_step_keeps_the_rows_of_the_remaining_columns(self, empty: Database, revision: str) -> None:
+    async def test_one_step_keeps_the_rows_of_the_remaining_columns(
+        self, filled: Database, before: Rows, revision: str
+    ) -> None:
         earlier = revisions()[revisions().index(revision) - 1]
-        await upgrade(url_of(empty), revision)
-        before = await fill(empty)
 
-        await go_to(url_of(empty), earlier)
+        await go_to(url_of(filled), earlier)
 
-        after, at = await state_of(empty)
+        after, at = await state_of(filled)
         assert at == earlier
         assert set(after) <= set(before)
         assert kept(after, before) == kept(before, after)
-        await upgrade(url_of(empty))
-        assert (await state_of(empty))[1] == head()
+        await upgrade(url_of(filled))
+        assert (await state_of(filled))[1] == head()
 
     @on_both_databases
-    async def test_the_version_of_a_job_is_its_last_event_again(self, empty: Database) -> None:
-        await upgrade(url_of(empty), "0009")
-        async with empty.engine.begin() as connection:
-            await connection.run_sync(put_a_row_everywhere)
+    @pytest.mark.parametrize("revision", ["0009"])
+    async def test_the_version_of_a_job_is_its_last_event_again(self, filled: Database, revision: str) -> None:
+        async with filled.engine.begin() as connection:
             await connection.execute(sa.text("UPDATE jobs SET last_event = 41"))
 
-        await go_to(url_of(empty), "0008")
+        await go_to(url_of(filled), "0008")
 
-        (job,) = (await state_of(empty))[0]["jobs"]
+        (job,) = (await state_of(filled))[0]["jobs"]
         assert (job["version"], job["last_event"]) == (41, 41)
 
     @on_both_databases
-    async def test_the_last_step_removes_everything(self, empty: Database) -> None:
-        await upgrade(url_of(empty))
-        await fill(empty)
+    @at_head
+    async def test_the_last_step_removes_everything(self, filled: Database) -> None:
+        await migrate._migrate(url_of(filled), lambda config, found: command.downgrade(config, "base"))
 
-        await migrate._migrate(url_of(empty), lambda config, found: command.downgrade(config, "base"))
-
-        assert await state_of(empty) == ({}, None)
+        assert await state_of(filled) == ({}, None)
 
     async def test_an_unknown_revision_is_refused_with_the_known_ones(self, empty: Database) -> None:
         with pytest.raises(CannotMigrate, match=r"no revision 9999; this TinyCLIP knows 0001"):
@@ -194,14 +166,14 @@ class TestRefusals:
             await expect_head(url_of(empty))
 
     @on_both_databases
-    async def test_a_newer_database_is_not_changed(self, empty: Database) -> None:
-        await upgrade(url_of(empty))
-        await stamp(empty, "9999")
+    @at_head
+    async def test_a_newer_database_is_not_changed(self, filled: Database) -> None:
+        await stamp(filled, "9999")
 
-        for attempt in (expect_head(url_of(empty)), upgrade(url_of(empty))):
+        for attempt in (expect_head(url_of(filled)), upgrade(url_of(filled))):
             with pytest.raises(WrongRevision, match=f"at revision 9999.* needs {head()}.* migrate --to {head()}"):
                 await attempt
-        assert (await state_of(empty))[1] == "9999"
+        assert (await state_of(filled))[1] == "9999"
 
     async def test_an_older_database(self, empty: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         await upgrade(url_of(empty), revisions()[0])
@@ -210,43 +182,39 @@ class TestRefusals:
         with pytest.raises(WrongRevision, match=r"at revision 0001, older than 0999 .* run tinyclip-server migrate"):
             await expect_head(url_of(empty))
 
+    @at_head
     async def test_the_command_fails_with_the_message(
-        self, empty: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+        self, filled: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        await upgrade(url_of(empty))
-        await stamp(empty, "9999")
-        monkeypatch.setenv("TINYCLIP_DATABASE_URL", url_of(empty))
+        await stamp(filled, "9999")
+        monkeypatch.setenv("TINYCLIP_DATABASE_URL", url_of(filled))
 
         code, output = await asyncio.to_thread(_run_migrate, monkeypatch, capsys)
 
         assert (code, "A newer TinyCLIP wrote it" in output) == (1, True)
 
 
-async def test_a_migration_that_would_orphan_rows_changes_nothing(empty: Database) -> None:
-    await upgrade(url_of(empty))
-    await fill(empty)
-
+@at_head
+async def test_a_migration_that_would_orphan_rows_changes_nothing(filled: Database) -> None:
     def drop_the_jobs(config: Config, found: str | None) -> None:
         config.attributes["connection"].exec_driver_sql("DELETE FROM jobs")
 
     with pytest.raises(CannotMigrate, match="nothing was changed"):
-        await migrate._migrate(url_of(empty), drop_the_jobs)
+        await migrate._migrate(url_of(filled), drop_the_jobs)
 
-    assert len((await state_of(empty))[0]["jobs"]) == 1
+    assert len((await state_of(filled))[0]["jobs"]) == 1
 
 
-async def test_a_recreated_table_keeps_the_rows_that_depend_on_it(empty: Database) -> None:
-    await upgrade(url_of(empty))
-    before = await fill(empty)
-
+@at_head
+async def test_a_recreated_table_keeps_the_rows_that_depend_on_it(filled: Database, before: Rows) -> None:
     def make_jobs_anew(config: Config, found: str | None) -> None:
         operations = Operations(MigrationContext.configure(config.attributes["connection"]))
         with operations.batch_alter_table("jobs", recreate="always"):
             pass
 
-    await migrate._migrate(url_of(empty), make_jobs_anew)
+    await migrate._migrate(url_of(filled), make_jobs_anew)
 
-    assert (await state_of(empty))[0] == before
+    assert (await state_of(filled))[0] == before
 
 
 async def test_the_wait_for_another_migration_is_limited(
