@@ -32,9 +32,11 @@ _LONG_NUMBER = 128
 _EXACT_BYTES = 1 << 20
 """Size from which documents are searched for long numbers; in a smaller one they cost little."""
 
-_LIST_START = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"(\w{1,100})"[ \t\n\r]*:[ \t\n\r]*\[[ \t\n\r]*(?=\{)')
-_NEXT_OBJECT = re.compile(rb"\}([ \t\n\r]*,[ \t\n\r]*)(?=\{)")
-_LIST_END = re.compile(rb"(?<=\})[ \t\n\r]*\][ \t\n\r]*\}[ \t\n\r]*\Z")
+_SPACE = rb"[ \t\n\r]{0,100}+"
+_LIST_START = re.compile(rb'%s\{%s"(\w{1,100})"%s:%s\[%s(?=\{)' % ((_SPACE,) * 5))
+_NEXT_OBJECT = re.compile(rb"\}(%s,%s)(?=\{)" % ((_SPACE,) * 2))
+_LIST_END = re.compile(rb"(?<=\})%s\]%s\}%s\Z" % ((_SPACE,) * 3))
+"""The start of a list of objects, what separates them, and its end. The space is limited, so that no search takes long."""
 
 _threads = ThreadPoolExecutor(1, "json")
 

@@ -29,7 +29,7 @@ def test_documents_are_parsed(document: Any) -> None:
         [{"é😀": "\u2028"}],
     ],
 )
-@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n\t", " : ")])
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n\t", " : "), (f",{' ' * 101}", ":")])
 def test_large_lists_of_objects_are_parsed_like_small_ones(items: list[Any], separators: tuple[str, str]) -> None:
     document = {"items": [{"text": "a" * (1 << 20)}, *items]}
 

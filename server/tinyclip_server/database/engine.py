@@ -98,7 +98,7 @@ class Database:
 
 
 def _json(document: Any) -> str:
-    """Return a document as JSON, five times as fast as `json.dumps` does; statements are written on the event loop."""
+    """Return a document as JSON, in a quarter of the time of `json.dumps`: statements are made on the event loop."""
     try:
         return to_json(document, inf_nan_mode="constants").decode()
     except PydanticSerializationError:

@@ -107,6 +107,7 @@ BODIES: dict[str, Shape] = {
     "vectors": Shape(listed('{"items":[', VECTOR, "]}"), ITEMS),
     "vectors and an idempotency key": Shape(listed('{"items":[', VECTOR, "]}"), ITEMS, headers={"Idempotency-Key": "c"}),
     "items": Shape(listed('{"items":[', '{"id":"{#}","text":"a"}', "]}"), ITEMS),
+    "spaces between items": Shape(filled('{"items":[{"id":"a","text":"a"}', " ", ',{"id":"b","text":"b"}]}'), ITEMS),
     "invalid items": Shape(listed('{"items":[', "0", "]}"), ITEMS),
     "items of integers": Shape(listed('{"items":[{"id":"a","vector":[', "9" * 4299, "]}]}"), ITEMS),
     "metadata": Shape(listed('{"items":[{"id":"a","text":"a","metadata":{', '"k{#}":[{}]', "}}]}"), ITEMS),

@@ -5,7 +5,10 @@ import json
 from typing import Any
 
 import pytest
+from tinyclip.artifacts.documents import IndexUpdate
+from tinyclip.schemas import IndexItem
 from tinyclip_server.backends.ray_gateway import RayJobStatus
+from tinyclip_server.indexes import items
 
 from tests.server.events import index_finished, index_updated
 from tests.server.indexes.gallery import GALLERY, MODEL, build, get, put
@@ -257,3 +260,11 @@ async def test_a_missing_index_is_not_found(service: Service) -> None:
     removed = await service.call("DELETE", "/v1/indexes/nothing/items/a", status=404)
 
     assert (added["status"], removed["status"]) == (404, 404)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3])
+def test_an_update_is_written_as_its_readers_expect(size: int) -> None:
+    given = [IndexItem(id=f"{number}\"é", text="a, b", metadata={"a": [None]}) for number in range(size)]
+    update = IndexUpdate(items=given, removed=["x", "]}"])
+
+    assert IndexUpdate.model_validate_json(items._written(update)) == update

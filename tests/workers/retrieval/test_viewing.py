@@ -58,7 +58,7 @@ def root(tmp_path: Path, folder: Path, shards: str) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _closed_files() -> Iterator[None]:
+def closed_files() -> Iterator[None]:
     yield
     images._images.close()
 

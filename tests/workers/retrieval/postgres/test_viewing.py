@@ -1,21 +1,19 @@
 """Single items of an index in PostgreSQL and thumbnails of their images, through builds and updates."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.index_database import pictures_name, shards_name, table_name
-from tinyclip_workers.retrieval import images
 from tinyclip_workers.retrieval.images import NoThumbnail
 from tinyclip_workers.retrieval.viewing import Items, NoSuchItem, open_items
 
 from tests.postgres import TABLES, connected_to, tables
 from tests.workers.index_jobs import IN_POSTGRES, newest_generation, request_build, run_job, unit_vectors, update, vector_items
-from tests.workers.retrieval.test_viewing import COUNT, shards, shows, write_shards
+from tests.workers.retrieval.test_viewing import COUNT, closed_files, shards, shows, write_shards
 from tests.workers.students import base64_image
 
-__all__ = ["shards"]
+__all__ = ["closed_files", "shards"]
 
 
 @pytest.fixture
@@ -24,12 +22,6 @@ def root(tmp_path: Path, folder: Path, shards: str, index_database: str) -> Path
     request_build(tmp_path / "store", folder, shards, kind="hnsw", **IN_POSTGRES)
     assert run_job(tmp_path / "store") == 0
     return tmp_path / "store"
-
-
-@pytest.fixture(autouse=True)
-def _closed_files() -> Iterator[None]:
-    yield
-    images._images.close()
 
 
 def items(root: Path) -> Items:

@@ -33,7 +33,7 @@ class PictureTables:
 
     @cached_property
     def exist(self) -> bool:
-        """Whether the index has these tables: one that an older version has built has not."""
+        """True if the index has these tables; one that an older version has built has none."""
         return has_pictures(self._connection, self._id)
 
     def create(self) -> None:
