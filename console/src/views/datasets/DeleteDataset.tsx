@@ -1,44 +1,23 @@
-import { Text } from "@mantine/core";
 import { api, ask } from "../../api/client";
-import { done } from "../../ui/notify";
-import { Confirm } from "../../ui/Confirm";
-import { useChange } from "./queries";
+import { ConfirmDeletion } from "../../ui/ConfirmDeletion";
+import { DATASETS } from "./queries";
 
-/** Ask before a data set is deleted. `name`: null for no question. */
-export function DeleteDataset({
-  name,
-  onClose,
-  onDeleted,
-}: {
+interface Props {
   name: string | null;
   onClose: () => void;
   onDeleted?: () => void;
-}) {
-  const removal = useChange(
-    (given: string) => ask(api.DELETE("/v1/datasets/{name}", { params: { path: { name: given } } })),
-    (_, given) => {
-      done(`${given} is being deleted`);
-      onClose();
-      onDeleted?.();
-    },
-  );
+}
+
+export function DeleteDataset(props: Props) {
   return (
-    <Confirm
-      title={`Delete ${name ?? ""}?`}
-      action="Delete"
-      opened={name !== null}
-      isPending={removal.isPending}
-      error={removal.error}
-      onConfirm={() => name !== null && removal.mutate(name)}
-      onClose={() => {
-        removal.reset();
-        onClose();
-      }}
+    <ConfirmDeletion
+      noun="data set"
+      remove={(name) => ask(api.DELETE("/v1/datasets/{name}", { params: { path: { name } } }))}
+      queryKey={DATASETS}
+      {...props}
     >
-      <Text size="sm">
-        All its versions, their reports and their index are removed. A registration that runs is stopped. The shards are not
-        touched.
-      </Text>
-    </Confirm>
+      All its versions, their reports and their index are removed. A registration that runs is stopped. The shards are not
+      touched.
+    </ConfirmDeletion>
   );
 }

@@ -1,0 +1,1 @@
+export{u as Notifications}from"./shared-B_qlTeYR.js";
