@@ -48,6 +48,19 @@ def load_spec(file: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return spec
 
 
+def load_search(file: Path) -> dict[str, Any]:
+    """Read a file with a search, whose `spec` is a job's spec or the path of one, and make every path absolute.
+
+    Raises `InputError` for an unreadable file."""
+    search, folder = _read(file), file.absolute().parent
+    spec = search.get("spec")
+    if isinstance(spec, str):
+        search["spec"] = load_spec(folder / spec)
+    elif isinstance(spec, dict):
+        _resolve_paths(spec, folder)
+    return search
+
+
 def with_absolute_paths(text: str, folder: Path) -> str:
     """Return the text of a spec file in `folder` with its paths made absolute, and all else, such as comments, as it is.
 

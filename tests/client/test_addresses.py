@@ -23,6 +23,8 @@ NO_ADDRESSES = {
     "file",  # the name of an upload, without a slash
     "set",  # values of a spec, which is checked as a whole
     "language", "languages",  # tags of a pattern
+    "coefficients",  # by the name of a term
+    "task", "metric", "vary",  # names of the spec's tasks and fields
 }
 
 
@@ -62,7 +64,8 @@ def test_the_addresses_of_a_spec_are_found_with_their_pointers() -> None:
         "teachers": [{"model": "local-dir:/m"}, {"model": "a", "pretrained": "/w"}, {"model": "a", "pretrained": "openai"}],
         "objective": {"affinity": 1, "clusters": "/c"},
         "stages": [
-            {"name": "s", "student": {"preset": "p"}, "train": {"steps": 1}, "objective": {"affinity": 1, "clusters": "/s"}},
+            {"name": "s", "inherit_from": "local-dir:/p",
+             "student": {"preset": "p"}, "train": {"steps": 1}, "objective": {"affinity": 1, "clusters": "/s"}},
         ],
     })
 
@@ -70,6 +73,7 @@ def test_the_addresses_of_a_spec_are_found_with_their_pointers() -> None:
         "/teachers/0/model": "/m", "/teachers/1/pretrained": "/w", "/data/train/shards/0": "/a", "/data/train/shards/1": "/b",
         "/evaluation/tasks/0/shards": "/z", "/evaluation/tasks/0/classes": "/classes", "/evaluation/tasks/1/shards/0": "/p",
         "/evaluation/tasks/1/train_shards": "/t", "/objective/clusters": "/c", "/stages/0/objective/clusters": "/s",
+        "/stages/0/inherit_from": "/p",
     }
 
 

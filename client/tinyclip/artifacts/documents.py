@@ -235,6 +235,12 @@ class WorkerEvent(Response):
     reinforcement.progress  {fraction}
     reinforcement.finished  the `reinforcement.json` document, and `seconds` that this attempt took
     reinforcement.failed    {code, pointer, value}
+    costs.progress    {fraction}
+    costs.finished    the `CostModel`
+    costs.failed      {code, pointer, value}
+    finalists.progress  {fraction}
+    finalists.finished  the `Finalists`
+    finalists.failed    {code, pointer, value}
     export.progress   {fraction}
     export.finished   the `export.json` document
     export.failed     {code}

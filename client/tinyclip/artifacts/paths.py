@@ -208,6 +208,51 @@ def evaluation_events(id: str, attempt: int) -> str:
     return f"{evaluation_folder(id)}/attempts/{attempt}/events"
 
 
+# Searches
+
+
+def search_folder(id: str) -> str:
+    return f"searches/{id}"
+
+
+def search_costs_request(id: str) -> str:
+    """A `CostsRequest`."""
+    return f"{search_folder(id)}/costs-request.json"
+
+
+def search_costs(id: str) -> str:
+    """A `CostModel`."""
+    return f"{search_folder(id)}/costs.json"
+
+
+def search_costs_measured(id: str, number: int) -> str:
+    """A `MeasuredLayout`."""
+    return f"{search_folder(id)}/costs/measured/{number:04d}.json"
+
+
+def search_costs_events(id: str, attempt: int) -> str:
+    return f"{search_folder(id)}/costs/attempts/{attempt}/events"
+
+
+def search_finalists_request(id: str) -> str:
+    """A `FinalistsRequest`."""
+    return f"{search_folder(id)}/finalists-request.json"
+
+
+def search_finalists(id: str) -> str:
+    """A `Finalists`."""
+    return f"{search_folder(id)}/finalists.json"
+
+
+def search_finalists_measured(id: str, trial: int, engine: str) -> str:
+    """A `MeasuredFinalist`."""
+    return f"{search_folder(id)}/finalists/measured/{trial:04d}-{engine}.json"
+
+
+def search_finalists_events(id: str, attempt: int) -> str:
+    return f"{search_folder(id)}/finalists/attempts/{attempt}/events"
+
+
 # Indexes
 
 INDEXES = "indexes"

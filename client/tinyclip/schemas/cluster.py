@@ -43,7 +43,7 @@ class ClusterNode(Response):
     labels: dict[str, str] = {}
 
 
-WorkloadKind = Literal["job", "dataset", "reinforcement", "index", "evaluation", "export", "replica"]
+WorkloadKind = Literal["job", "dataset", "reinforcement", "index", "evaluation", "export", "search", "replica"]
 
 
 class Workload(Response):

@@ -30,7 +30,8 @@ class Canary(Request):
     """Its share of the queries, as 0.1."""
 
 
-EngineName = Literal["auto", "torch", "torch-bf16", "openvino", "openvino-bf16", "openvino-int8"]
+NamedEngine = Literal["torch", "torch-bf16", "openvino", "openvino-bf16", "openvino-int8"]
+EngineName = Literal["auto", NamedEngine]
 """The inference engine; `auto`: the fastest on the replica's hardware whose embeddings are close enough to torch's in fp32."""
 
 

@@ -80,6 +80,13 @@ class ModelRef(Response):
     version: int
 
 
+class JobParent(Response):
+    """The search that a job is a trial of."""
+
+    search: str
+    trial: int
+
+
 JobAction = Literal["cancel", "pause", "resume", "retry", "clone", "edit", "delete"]
 
 
@@ -99,6 +106,7 @@ class Job(Response):
     model: ModelRef | None
     retry_of: str | None = None
     """The failed or cancelled job from whose last checkpoint this one continues."""
+    parent: JobParent | None = None
     error: JobError | None
     actions: list[JobAction] = []
     """What the job's state allows the caller to do now; none without the scope `write`. The ETag does not depend on it."""

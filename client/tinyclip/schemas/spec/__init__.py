@@ -27,12 +27,12 @@ from tinyclip.schemas.spec.job import (
     WeightedTeacher,
     WorkerRange,
 )
+from tinyclip.schemas.spec.pruning import PruneLayers, PruneSpec, PruneTarget
 from tinyclip.schemas.spec.stages import (
     Averaging,
     ImageTower,
     Objective,
     OptimizerSpec,
-    PruneSpec,
     StageSpec,
     StudentSpec,
     Temperature,
@@ -56,7 +56,9 @@ __all__ = [
     "Name",
     "Objective",
     "OptimizerSpec",
+    "PruneLayers",
     "PruneSpec",
+    "PruneTarget",
     "Resources",
     "RetrievalTask",
     "StageSpec",

@@ -79,6 +79,15 @@ class Resources(Request):
     workers: Annotated[int, Field(ge=1)] | WorkerRange = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     cpus_per_worker: float = Field(default=1, gt=0)
+    gpus_per_worker: float = Field(default=1, ge=0.01, le=1)
+    """Less than 1: a share of a GPU and of its memory, for a small training beside others; one worker only."""
+
+    @model_validator(mode="after")
+    def _one_worker_shares(self) -> Self:
+        most = self.workers.max if isinstance(self.workers, WorkerRange) else self.workers
+        if self.gpus_per_worker < 1 and most > 1:
+            raise ValueError(f"a worker with gpus_per_worker {self.gpus_per_worker:g} trains alone: give workers: 1, not {most}")
+        return self
 
 
 class CheckpointSpec(Request):
@@ -139,13 +148,18 @@ class JobSpec(Request):
 
     @property
     def inherits_from_teacher(self) -> bool:
-        """True if students start with weights of the teacher, its token embedding among them."""
+        """True if students start with weights of the teacher or of `inherit_from`, the token embedding among them."""
         return self.stages[0].inherit != "none"
 
     @property
     def first_teacher(self) -> TeacherSpec | None:
         """The teacher, or the first of several; None without a teacher."""
         return self.teachers[0] if self.teachers else self.teacher
+
+    @property
+    def inherits_from(self) -> str | None:
+        """The model that the first stage inherits from in place of the teacher."""
+        return self.stages[0].inherit_from
 
     def every_teacher(self) -> list[TeacherAt]:
         """Return all teachers, the first one first."""
@@ -158,6 +172,13 @@ class JobSpec(Request):
         for index, stage in enumerate(self.stages if self.tokenizer is not None else []):
             if stage.student is not None and stage.student.text is not None and stage.student.text.vocab_size is not None:
                 raise ValueError(f"stages.{index}.student.text.vocab_size is that of the tokenizer; omit it")
+        return self
+
+    @model_validator(mode="after")
+    def _only_the_first_inherits_from_a_model(self) -> Self:
+        for index, stage in enumerate(self.stages[1:], start=1):
+            if stage.inherit_from is not None:
+                raise ValueError(f"stages.{index} inherits from the stage before; only the first may have inherit_from")
         return self
 
     @model_validator(mode="after")
@@ -189,6 +210,6 @@ class JobSpec(Request):
                     f"stage {index} ({stage.name}) {what} but the spec has no teacher; "
                     "add teacher: {model: …} or set objective: {contrastive: 1}"
                 )
-            if index == 0 and stage.inherit != "none":
+            if index == 0 and stage.inherit != "none" and stage.inherit_from is None:
                 raise ValueError("stage 0 inherits from the teacher but the spec has none; add teacher or use inherit: none")
         return self

@@ -1,12 +1,13 @@
 """The stages of a job spec: the student, its inheritance, its objective and its length."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from tinyclip.schemas._base import Line, Request
-from tinyclip.schemas.addresses import Address
+from tinyclip.schemas.addresses import LOCAL_DIR, Address, ModelName
 from tinyclip.schemas.spec.data import Name
+from tinyclip.schemas.spec.pruning import PruneSpec
 
 
 class ImageTower(Request):
@@ -69,55 +70,6 @@ class TrainLength(Request):
         given = [value for value in (self.steps, self.samples, self.epochs) if value is not None]
         if len(given) != 1:
             raise ValueError("give exactly one of steps, samples and epochs")
-        return self
-
-
-class PruneSpec(Request):
-    """The search for what a student keeps, and the step at which everything else is removed (METHOD sections 3, 6 and 13)."""
-
-    search: Literal["importance", "frozen", "joint"] = "importance"
-    """`importance`: the most important units per parameter are kept; the cut is before the first step.
-    `frozen`: masks are learned while weights are not; then everything that they keep is kept with its weights.
-    `joint`: masks and weights are learned together, as in the paper; the learning rate warms up until the prune step.
-    If it is omitted, `prune_step` implies `frozen`, and `granularity: paper` implies `joint`. The first two cut the student on
-    the principal axes of its channels and fit it to the teacher."""
-    target_sparsity: float = Field(gt=0, lt=1)
-    """Share of weights in attention and MLPs to remove, relative to the model at the start of consecutive automatic stages."""
-    start_sparsity: float = Field(default=0.0, ge=0, lt=1)
-    """The target at the stage's first step."""
-    prune_step: int | None = Field(default=None, ge=1)
-    """The step at which a search by masks ends and the student is cut."""
-    warmup_steps: int | None = Field(default=None, ge=0)
-    """Steps over which the learning rate rises after the cut, when a new optimizer starts; None: `optimizer.warmup_steps`."""
-    sparsity_warmup: int = Field(default=1000, ge=0)
-    """Steps over which the target grows from `start_sparsity` to `target_sparsity`."""
-    towers: list[Literal["image", "text"]] = Field(default=["image", "text"], min_length=1, max_length=2)
-    joint: bool = True
-    """One target for both towers together; false: each tower reaches the target."""
-    granularity: Literal["exact", "paper"] = "exact"
-    """How much a unit at either end of the masks' range counts: 0 and 1 (`exact`), or 4.7% and 99.8% (`paper`)."""
-
-    @property
-    def cut_step(self) -> int:
-        """The step before which the student is cut: 0 without a search by masks."""
-        return self.prune_step or 0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _implied_search(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "search" not in data:
-            by_masks = "frozen" if data.get("prune_step") is not None else "importance"
-            return {**data, "search": "joint" if data.get("granularity") == "paper" else by_masks}
-        return data
-
-    @model_validator(mode="after")
-    def _masks_need_steps(self) -> Self:
-        if self.search == "importance" and self.prune_step is not None:
-            raise ValueError("search: importance cuts before the first step; remove prune_step, or use search: frozen")
-        if self.search != "importance" and self.prune_step is None:
-            raise ValueError(f"search: {self.search} needs prune_step, the step at which the masks end")
-        if self.search != "joint" and self.granularity == "paper":
-            raise ValueError("granularity: paper belongs to search: joint; remove it, or use search: joint")
         return self
 
 
@@ -245,12 +197,19 @@ class Averaging(Request):
     """Share of the average that a step keeps, after some steps in which it grows; 0: no averaging."""
 
 
+NAMED_WITH_WEIGHTS = ("registry:", LOCAL_DIR, "hf-hub:")
+"""Prefixes of models that need no `pretrained`."""
+
+
 class StageSpec(Request):
     name: Name
     inherit: Literal["manual", "auto", "none"] = "manual"
     select: Literal["importance", "leading"] = "importance"
     """What `inherit: manual` takes from the parent: the most important blocks, heads and MLP units, on the principal axes of its
     channels, fitted to the teacher (`importance`), or the leading part of every tensor, as in the paper (`leading`)."""
+    inherit_from: ModelName | None = None
+    """The model that the first stage inherits from, in place of the teacher, which still teaches: local-dir:PATH_OR_URI |
+    hf-hub:ORG/NAME | registry:NAME@ALIAS_OR_VERSION. A student of the same sizes starts with exactly its weights."""
     student: StudentSpec | None = None
     train: TrainLength
     prune: PruneSpec | None = None
@@ -262,11 +221,15 @@ class StageSpec(Request):
     @model_validator(mode="after")
     def _fits_its_inheritance(self) -> Self:
         if self.inherit == "auto" and self.prune is None:
-            raise ValueError("inherit: auto needs prune: {target_sparsity: …}")
+            raise ValueError("inherit: auto needs prune: {target_sparsity: …} or prune: {target: …}")
         if self.inherit == "auto" and self.student is not None:
             raise ValueError("inherit: auto determines the student; remove student or use inherit: manual")
         if self.inherit != "auto" and self.prune is not None:
             raise ValueError("prune belongs to inherit: auto")
+        if self.inherit_from is not None and self.inherit == "none":
+            raise ValueError("inherit: none has random weights; remove inherit_from, or use inherit: manual or auto")
+        if self.inherit_from is not None and not self.inherit_from.startswith(NAMED_WITH_WEIGHTS):
+            raise ValueError("inherit_from is registry:NAME@VERSION, local-dir:PATH or hf-hub:ORG/NAME, which have their weights")
         if self.inherit != "auto" and self.student is None:
             raise ValueError("needs a student: give student: {preset: …} or {image: {…}, text: {…}}")
         return self
