@@ -29,7 +29,8 @@ IMAGES = random_squares(16, 32)[8:]
 MIN_COSINE = {"torch": 1 - 1e-6, "openvino": 1 - 1e-6, "torch-bf16": 0.999, "openvino-bf16": 0.999, "openvino-int8": 0.99}
 
 
-@pytest.fixture(scope="module", params=KINDS)
+# A folded model has every kind of block of a ViT.
+@pytest.fixture(scope="module", params=[pytest.param(kind, marks=[pytest.mark.long] * (kind == "vit")) for kind in KINDS])
 def version(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_kind(tmp_path_factory.mktemp("student"), request.param)
     (folder / CALIBRATION_FILE).write_bytes(encode_calibration(random_squares(32, 32)))

@@ -46,15 +46,12 @@ class EngineBuilder:
             return TorchEngine(self.loaded, self.device, report, bf16=name == "torch-bf16")
         from tinyclip_workers.engines.openvino_engine import OpenVinoEngine  # an extra; raises MissingExtra
 
-        if name == "openvino-int8" and self.calibration_images is None:
-            raise ValueError(
-                f"{self.loaded.name} has no {CALIBRATION_FILE} with at least {MIN_CALIBRATION_IMAGES} images, "
-                "which int8 is calibrated on; use engine auto or openvino, or train the version again"
-            )
-        towers = self.converted_towers()
-        image = self._quantized_image_tower(towers) if name == "openvino-int8" else towers / "image.xml"
-        bf16 = name == "openvino-bf16"
-        return OpenVinoEngine(self.loaded, image, towers / "text.xml", report, threads=self.threads, bf16=bf16)
+        image, text = self._converted(name)
+        return OpenVinoEngine(self.loaded, image, text, report, threads=self.threads, bf16=name == "openvino-bf16")
+
+    def converted_bytes(self, name: EngineName) -> int:
+        """Return the bytes of the weights of both towers that an engine of OpenVINO reads. Raises as `build`."""
+        return sum(path.with_suffix(".bin").stat().st_size for path in self._converted(name))
 
     def report(self, name: str, asked: str, reason: str = "") -> EngineReport:
         device = self.device.type if name in ON_CUDA else "cpu"
@@ -70,10 +67,21 @@ class EngineBuilder:
 
         return self._cached({"made": "towers"}, convert)
 
+    def _converted(self, name: EngineName) -> tuple[Path, Path]:
+        """Return the image tower and the text tower of an engine of OpenVINO."""
+        if name == "openvino-int8" and self.calibration_images is None:
+            raise ValueError(
+                f"{self.loaded.name} has no {CALIBRATION_FILE} with at least {MIN_CALIBRATION_IMAGES} images, "
+                "which int8 is calibrated on; use engine auto or openvino, or train the version again"
+            )
+        towers = self.converted_towers()
+        image = self._quantized_image_tower(towers) if name == "openvino-int8" else towers / "image.xml"
+        return image, towers / "text.xml"
+
     def _quantized_image_tower(self, towers: Path) -> Path:
         from tinyclip_workers.engines.openvino_engine import quantize_image_tower, read_model, save_model
 
-        assert self.calibration_images is not None, "build checks it"
+        assert self.calibration_images is not None, "_converted checks it"
         images, transformer = split_calibration(self.calibration_images)[0], self.loaded.layout.is_vit
 
         def quantize(folder: Path) -> None:
