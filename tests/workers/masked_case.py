@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from tinyclip.schemas.layouts import ImageLayout, Layout, TextLayout
 from tinyclip_workers.model.masks import GROUPS, Group, Mask, TowerMasks
-from tinyclip_workers.model.sparsity import Constraint, TowerSize
+from tinyclip_workers.model.sparsity import Constraint, TowerCost, parameter_cost
 from tinyclip_workers.model.towers import Clip
 
 from tests.workers.layouts import layout_of
@@ -24,11 +24,11 @@ def tower_layout(tower: str) -> ImageLayout | TextLayout:
     return LAYOUT.image if tower == "image" else LAYOUT.text
 
 
-def size_of(tower: str) -> TowerSize:
+def size_of(tower: str) -> TowerCost:
     layout = tower_layout(tower)
     assert layout.heads
     assert layout.mlp
-    return TowerSize(layout.width, tuple(layout.heads), tuple(layout.mlp), layout.head_width)
+    return parameter_cost(layout.width, layout.heads, layout.mlp, layout.head_width)
 
 
 def masks_of(case: str, tower: str) -> TowerMasks:

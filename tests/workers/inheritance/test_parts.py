@@ -9,8 +9,8 @@ from tinyclip_workers.inheritance.shape import masks_of_size
 from tinyclip_workers.inheritance.streams import Pairs
 from tinyclip_workers.inheritance.students import inherit_by_importance
 from tinyclip_workers.model.masked import size_of
-from tinyclip_workers.model.masks import GROUPS, Mask, Tower
-from tinyclip_workers.model.sparsity import TowerSize
+from tinyclip_workers.model.masks import Mask, Tower
+from tinyclip_workers.model.sparsity import TowerCost, kept_by
 
 from tests.workers.inheritance.towers import (
     calibration_of,
@@ -79,14 +79,13 @@ class TestShape:
     def test_the_target_is_met_and_units_of_higher_score_per_parameter_are_kept(self, sparsity: float) -> None:
         clip = random_clip(vit_layout())
         scores = unit_importance(clip, random_pairs(32))
-        sizes: dict[Tower, TowerSize] = {"image": size_of(clip.layout.image), "text": size_of(clip.layout.text)}
+        sizes: dict[Tower, TowerCost] = {"image": size_of(clip.layout.image), "text": size_of(clip.layout.text)}
 
         masks = masks_of_size(scores, sizes, sparsity)
 
         kept = 0.0
         for tower, mask in masks.items():
-            channels, heads, units = (float(torch.cat(mask.rows(group)).sum()) for group in GROUPS)
-            kept += sizes[tower].cost(channels, heads, units)
+            kept += sizes[tower].cost(kept_by(mask))
             for row, score in zip(mask.leaves(), scores[tower].leaves(), strict=True):
                 if 0 < row.sum() < len(row):
                     assert score[row == 1].min() >= score[row == 0].max()
@@ -95,7 +94,7 @@ class TestShape:
 
     def test_a_tower_keeps_a_channel_however_little_it_matters(self) -> None:
         layout = vit_layout()
-        sizes: dict[Tower, TowerSize] = {"image": size_of(layout.image), "text": size_of(layout.text)}
+        sizes: dict[Tower, TowerCost] = {"image": size_of(layout.image), "text": size_of(layout.text)}
         scores: dict[Tower, Mask] = {"image": _scores(layout.image.width, 1.0), "text": _scores(layout.text.width, 1e-9)}
 
         masks = masks_of_size(scores, sizes, 0.5)

@@ -8,6 +8,7 @@ from tinyclip_workers.inheritance.depth import resnet_blocks_to_keep
 from tinyclip_workers.inheritance.importance import unit_importance
 from tinyclip_workers.inheritance.leading import ImpossibleInheritance, inherit_leading
 from tinyclip_workers.inheritance.resnets import channel_importance
+from tinyclip_workers.inheritance.shape import masks_of_size
 from tinyclip_workers.inheritance.students import (
     Calibration,
     cut_by_masks,
@@ -15,7 +16,7 @@ from tinyclip_workers.inheritance.students import (
     inherit_by_importance,
     on_principal_axes,
 )
-from tinyclip_workers.model.masked import full_mask
+from tinyclip_workers.model.masked import full_mask, size_of
 from tinyclip_workers.model.masks import Mask
 from tinyclip_workers.model.towers import Clip, normalized
 
@@ -106,6 +107,21 @@ class TestUnits:
             assert all(set((row == 0).nonzero().flatten().tolist()) == set(dead_units) for row in mask.intermediate)
             assert all(set((row == 0).nonzero().flatten().tolist()) == set(dead_heads) for row in mask.heads)
         assert distance(cut, clip, NEW_PAIRS) < 1e-3  # the fit is one to some pairs, judged by others
+
+    def test_a_model_whose_blocks_have_lost_their_heads_or_units_is_cut_further(self) -> None:
+        layout = vit_layout()
+        text = layout.text.model_copy(update={"heads": [4, 0, 2], "mlp": [48, 16, 0]})
+        clip = random_clip(layout.model_copy(update={"text": text}))
+
+        scores = unit_importance(clip, PAIRS)
+        masks = {tower: masks_of_size({tower: scores[tower]}, {tower: size}, 0.5)[tower] for tower, size in (
+            ("image", size_of(clip.layout.image)), ("text", size_of(clip.layout.text)),
+        )}  # fmt: skip
+        cut = cut_by_masks(clip, masks, calibration_of(clip, PAIRS))
+
+        assert [len(row) for row in scores["text"].leaves()] == [32, 4, 0, 2, 48, 16, 0]
+        assert (cut.layout.text.heads[1], cut.layout.text.mlp[2]) == (0, 0)
+        assert 0 < distance(cut, clip, NEW_PAIRS) < 1
 
     def test_a_copy_of_a_unit_is_replaced_by_the_one_that_stays(self) -> None:
         clip = random_clip(vit_layout())

@@ -5,10 +5,10 @@ from collections import defaultdict
 import pytest
 import torch
 from tinyclip_workers.model.masks import GROUPS, LOGA_CEILING, LOGA_FLOOR, Granularity, Group, TowerMasks
-from tinyclip_workers.model.sparsity import Constraint, TowerSize, joint_lagrangian, separate_lagrangian
+from tinyclip_workers.model.sparsity import Constraint, joint_lagrangian, parameter_cost, separate_lagrangian
 from torch import Tensor
 
-from tests.workers.masked_case import CASES, CONSTRAINT, TOLERANCE, TOWERS, flat, masks_of, noise_of, size_of
+from tests.workers.masked_case import CASES, CONSTRAINT, TOLERANCE, TOWERS, flat, masks_of, noise_of, size_of, tower_layout
 from tests.workers.parity import Arrays, Near
 
 every_tower = pytest.mark.parametrize(("case", "tower"), [(case, tower) for case in CASES for tower in TOWERS])
@@ -42,7 +42,7 @@ def test_expected_and_reported_sizes_are_those_of_the_reference(case: str, tower
     # The reference's size_* arrays are those of the mask before anything is set to 0: all units.
     everything = masks.deterministic(zeroed=False)
     channels, heads, units = (int(flat(everything, group).count_nonzero()) for group in GROUPS)
-    weights = channels * (heads * size.head_width * 4 + units * 2)
+    weights = channels * (heads * tower_layout(tower).head_width * 4 + units * 2)
     near(weights, arrays, "size_remain_params", 0.0)
     near(torch.tensor(1 - weights / size.prunable, dtype=torch.float64), arrays, "size_pruned_sparsity", 1e-12)
     for group in GROUPS:
@@ -184,7 +184,7 @@ def test_log_odds_at_either_end_have_gradients() -> None:
     masks = TowerMasks(4, [2], [8])
     masks.clamp_()
 
-    joint_lagrangian([(masks, TowerSize(4, (2,), (8,), 2))], Constraint(0.0, 0.9, 0), 0).loss.backward()
+    joint_lagrangian([(masks, parameter_cost(4, (2,), (8,), 2))], Constraint(0.0, 0.9, 0), 0).loss.backward()
 
     for loga in masks.loga().values():
         assert loga.grad is not None

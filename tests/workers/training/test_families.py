@@ -54,13 +54,15 @@ def spec_of(folder: Path, teachers: list[str], student: dict[str, Any], **change
 
 
 BESIDE = ("EVA02", "SigLIP 2", "RoBERTa", "transformers CLIP")
-"""Families that teach beside another teacher in each run: other images, a bias, and tokens of either library."""
+"""Families that teach beside another teacher in each run: other images, a bias, and tokens of either library; others alone."""
 
 
 @pytest.mark.parametrize(
     ("family", "beside"),
-    [(family, False) for family in FAMILIES]
-    + [pytest.param(family, True, marks=[pytest.mark.long] * (family not in BESIDE)) for family in FAMILIES],
+    [
+        pytest.param(family, beside, marks=[pytest.mark.long] * (beside != (family in BESIDE)))
+        for beside in (False, True) for family in FAMILIES
+    ],
 )
 def test_it_teaches_alone_and_beside_the_teacher_of_the_example(
     tmp_path: Path, family: str, beside: bool, monkeypatch: pytest.MonkeyPatch
@@ -147,7 +149,13 @@ HALF = {"image": {"width": 32, "layers": 2}, "text": {"width": 16, "layers": 1}}
 
 @pytest.mark.parametrize("family", ["SigLIP", "SigLIP 2"])
 @pytest.mark.parametrize(
-    "stages", [[LEADING], [BY_IMPORTANCE], [BY_IMPORTANCE, JOINT], [SEARCHED]], ids=["leading", "importance", "joint", "searched"]
+    "stages",
+    [
+        pytest.param([LEADING], id="leading"),
+        pytest.param([BY_IMPORTANCE], id="importance", marks=pytest.mark.long),  # the next one begins with it
+        pytest.param([BY_IMPORTANCE, JOINT], id="joint"),
+        pytest.param([SEARCHED], id="searched"),
+    ],
 )
 def test_a_student_inherits_weights_and_tokens_of_siglip(tmp_path: Path, family: str, stages: list[dict[str, Any]]) -> None:
     write_family(tmp_path / "teacher", family)

@@ -47,7 +47,9 @@ def likelihood_gradients(
         text_BD = normalized(clip.encode_text(part.tokens_NT, masks.get("text")))
         logits_BB = clip.logit_scale.detach().exp() * image_BD @ text_BD.T
         for _ in range(DRAWS):
-            yield torch.autograd.grad(_drawn_loss(logits_BB, generator), tensors, retain_graph=True)
+            # A block that an earlier cut has left without heads or units does not use its gates, which are empty.
+            loss = _drawn_loss(logits_BB, generator)
+            yield torch.autograd.grad(loss, tensors, retain_graph=True, materialize_grads=True)
 
 
 def _drawn_loss(logits_BB: Tensor, generator: torch.Generator) -> Tensor:

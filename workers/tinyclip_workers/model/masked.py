@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from tinyclip_workers.model.fold import fold
 from tinyclip_workers.model.masks import (
-    GROUPS,
     LOGA_CEILING,
     LOGA_FLOOR,
     TOWERS,
@@ -28,7 +27,17 @@ from tinyclip_workers.model.masks import (
     Tower,
     TowerMasks,
 )
-from tinyclip_workers.model.sparsity import Constraint, SparsityPenalty, TowerSize, joint_lagrangian, separate_lagrangian
+from tinyclip_workers.model.sparsity import (
+    Constraint,
+    Kept,
+    SparsityPenalty,
+    TowerCost,
+    joint_lagrangian,
+    kept_by,
+    kept_in,
+    parameter_cost,
+    separate_lagrangian,
+)
 from tinyclip_workers.model.towers import Clip, normalized, scale_and_bias
 
 Noise = Mapping[str, dict[Group, Tensor]]
@@ -50,15 +59,19 @@ class MaskedTowers(nn.Module):
         *,
         joint: bool = True,
         granularity: Granularity = "exact",
+        costs: Mapping[Tower, TowerCost] | None = None,
     ) -> None:
         """`original` is the unpruned layout that sparsity is relative to; `joint`: one constraint over both towers.
 
-        Raises ValueError if a tower to be masked is not a transformer.
+        `costs`: what the constraint is about, for each of the towers; None: parameters. Raises ValueError if a tower to be masked
+        is not a transformer.
         """
         super().__init__()
         self.clip, self.constraint, self.joint = clip, constraint, joint
         self.masks = nn.ModuleDict({tower: fresh_masks(_tower(clip.layout, tower), granularity) for tower in towers})
-        self.sizes: dict[Tower, TowerSize] = {tower: size_of(_tower(original, tower)) for tower in towers}
+        self.costs: dict[Tower, TowerCost] = {
+            tower: size_of(_tower(original, tower)) if costs is None else costs[tower] for tower in towers
+        }
         self.offsets: dict[Tower, float] = dict.fromkeys(towers, 0.0)
 
     def tower_masks(self) -> dict[Tower, TowerMasks]:
@@ -89,7 +102,7 @@ class MaskedTowers(nn.Module):
 
     def sparsity_penalty(self, step: int) -> SparsityPenalty:
         """Return the Lagrangian term for the target sparsity of this step of the stage; the same on every worker."""
-        towers = [(masks, self.sizes[tower]) for tower, masks in self.tower_masks().items()]
+        towers = [(masks, self.costs[tower]) for tower, masks in self.tower_masks().items()]
         return (joint_lagrangian if self.joint else separate_lagrangian)(towers, self.constraint, step)
 
     @torch.no_grad()
@@ -126,15 +139,13 @@ class MaskedTowers(nn.Module):
         self.offsets.update(dict.fromkeys(towers, few_enough))
 
     def sparsity(self) -> float:
-        """Return the share of the prunable parameters that the deterministic masks remove, as the constraint counts them."""
+        """Return the share of the prunable cost that the deterministic masks remove, as the constraint counts it."""
         return self._sparsity_of(list(self.offsets))
 
     def _sparsity_of(self, towers: Sequence[Tower]) -> float:
-        masks, kept = self.deterministic(), 0.0
-        for tower in towers:
-            channels, heads, units = (float(torch.cat(masks[tower].rows(group)).count_nonzero()) for group in GROUPS)
-            kept += self.sizes[tower].cost(channels, heads, units)
-        return 1 - kept / sum(self.sizes[tower].prunable for tower in towers)
+        masks = self.deterministic()
+        kept = sum(self.costs[tower].cost(kept_by(masks[tower])) for tower in towers)
+        return 1 - kept / sum(self.costs[tower].prunable for tower in towers)
 
     @torch.no_grad()
     def folded_model(self, parity: bool = False) -> Clip:
@@ -158,21 +169,27 @@ def full_mask(layout: Layout, tower: Tower) -> Mask:
     return Mask(torch.ones(sizes.width), tuple(torch.ones(count) for count in heads), tuple(torch.ones(count) for count in mlp))
 
 
-def size_of(layout: ImageLayout | TextLayout) -> TowerSize:
-    """Return the cost of a tower's parts."""
-    heads, mlp = _branches(layout)
-    return TowerSize(layout.width, tuple(heads), tuple(mlp), layout.head_width)
+def size_of(layout: ImageLayout | TextLayout) -> TowerCost:
+    """Return the parameters of a tower's parts."""
+    return parameter_cost(layout.width, *_branches(layout), layout.head_width)
 
 
-def removed_share(original: Layout, pruned: Layout, towers: Sequence[str]) -> float:
-    """Return the share of some towers' prunable parameters that a pruned layout lacks, as the constraint counts them."""
-    sizes = {tower: size_of(_tower(original, tower)) for tower in towers}
-    kept = 0.0
-    for tower, size in sizes.items():
-        layout = _tower(pruned, tower)
-        heads, units = _branches(layout)
-        kept += size.cost(float(layout.width), float(sum(heads)), float(sum(units)))
-    return 1 - kept / sum(size.prunable for size in sizes.values())
+def removed_share(
+    original: Layout, pruned: Layout, towers: Sequence[Tower], costs: Mapping[Tower, TowerCost] | None = None
+) -> float:
+    """Return the share of some towers' prunable cost that a pruned layout lacks, as the constraint counts it.
+
+    `costs`: for each of the towers; None: parameters.
+    """
+    costs = costs or {tower: size_of(_tower(original, tower)) for tower in towers}
+    kept = sum(cost.cost(units_of(pruned, tower)) for tower, cost in costs.items())
+    return 1 - kept / sum(cost.prunable for cost in costs.values())
+
+
+def units_of(layout: Layout, tower: Tower) -> Kept[float]:
+    """Count a tower's units."""
+    sizes = _tower(layout, tower)
+    return kept_in(sizes.width, *_branches(sizes))
 
 
 def kept_units(pruned: Layout, original: Layout | None) -> dict[str, float]:

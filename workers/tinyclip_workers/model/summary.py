@@ -18,8 +18,14 @@ from tinyclip_workers.model.towers import Model
 def summarize(layout: AnyLayout) -> StudentSummary:
     """Count parameters (on the meta device, without memory) and multiply-accumulates of a layout.
 
-    Raises UnsupportedArchitecture.
+    Raises UnsupportedArchitecture. Cached: a search asks for the same sizes again and again.
     """
+    return _cached_summary(layout.model_dump_json()).model_copy(update={"layout": layout})
+
+
+@lru_cache(maxsize=4096)
+def _cached_summary(document: str) -> StudentSummary:
+    layout = any_layout(json.loads(document))
     model = meta_model(layout)
     image = sum(p.numel() for p in model.visual.parameters())
     scalars = sum(p.numel() for p in (model.logit_scale, getattr(model, "logit_bias", None)) if p is not None)

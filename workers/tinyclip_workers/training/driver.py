@@ -12,7 +12,7 @@ import sys
 import ray
 from tinyclip.schemas.layouts import AnyLayout
 
-from tinyclip_workers.model.files.sources import find_teacher
+from tinyclip_workers.model.files.sources import find_teacher, of_parent
 from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.runtime.attempt import JobAttempt, Outcome
 from tinyclip_workers.runtime.control import Command
@@ -98,16 +98,18 @@ def _train_stages(run: JobAttempt, artifacts: str, events: EventWriter) -> Outco
 
     A stage is resolved when its parent is finished: the student of an automatic stage is known only then.
     """
-    spec, parent = run.spec, _load_teacher_layout(run, events)
+    spec, teacher = run.spec, _load_teacher_layout(run, events)
     if not ray.is_initialized():
         ray.init()
     pairs = prepare_index(run)
-    first = spec.first_teacher
-    tokenizer = prepare_tokenizer(run, None if first is None else find_teacher(first))
+    first, named = spec.first_teacher, of_parent(spec, find_teacher)
+    source = named or (None if first is None else find_teacher(first))
+    tokenizer = prepare_tokenizer(run, source)
     vocab_size = None if tokenizer is None else tokenizer.vocab_size
     samples = spec.data.train.samples or pairs
     log.info("Ray has %s", ", ".join(f"{count:g} {kind}" for kind, count in cluster_size().items()))
     before: Stage | None = None
+    parent = teacher if named is None else named.layout
     for index in range(len(spec.stages)):
         stage = resolve_stage(spec, index, parent, before, samples, vocab_size)
         student = run.finished_stage(index)

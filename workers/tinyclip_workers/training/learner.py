@@ -17,7 +17,7 @@ from tinyclip_workers.inheritance.shape import masks_of_size
 from tinyclip_workers.inheritance.students import Calibration, cut_by_masks
 from tinyclip_workers.model.masked import MaskedTowers, Noise, removed_share
 from tinyclip_workers.model.masks import Mask, Tower
-from tinyclip_workers.model.sparsity import Constraint, SparsityPenalty
+from tinyclip_workers.model.sparsity import SparsityPenalty
 from tinyclip_workers.model.towers import Clip, Model, TwoTowers
 from tinyclip_workers.training.acceleration import PLAIN, Acceleration
 from tinyclip_workers.training.averaging import WeightAverage
@@ -32,6 +32,7 @@ from tinyclip_workers.training.optimizer import (
     set_learning_rate,
     stage_learning_rate,
 )
+from tinyclip_workers.training.pruning import PruneGoal, goal_of
 from tinyclip_workers.training.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,11 @@ class StageLearner:
         """A rate that replaces the schedule's, in a test of rates."""
         self.search: MaskedTowers | None = None
         self._mask_optimizer: torch.optim.Optimizer | None = None
+        self._goal: PruneGoal | None = None
         if stage.prune is not None:
-            self.search = _masked(model, stage, stage.prune).to(device)
+            assert isinstance(stage.layout, Layout), "masks are for our own towers"
+            self._goal = goal_of(stage.prune, stage.layout)
+            self.search = _masked(model, stage, stage.prune, self._goal).to(device)
             rates = stage.optimizer.mask_lr, stage.optimizer.multiplier_lr
             self._mask_optimizer = mask_optimizer(self.search.tower_masks(), *rates)
         self._start_training(model)
@@ -125,7 +129,7 @@ class StageLearner:
         if self.stage.prune.search == "importance":
             self._end_search(self._cut())
             return True
-        target, found = self.stage.prune.target_sparsity, self.search.sparsity()
+        target, found = self.search.constraint.target, self.search.sparsity()
         if found < target - SHORTFALL:
             log.warning(
                 "stage %s: at the prune step the masks remove %.1f%%, the target is %.1f%%; "
@@ -150,7 +154,7 @@ class StageLearner:
         scores = unit_importance(self.search.clip, calibration.pairs)
         masked = {tower: mask for tower, mask in scores.items() if tower in self.search.masks}
         # Rounding may differ between machines, and all workers need the same student.
-        return from_first_worker(masks_of_size(masked, self.search.sizes, self.stage.prune.target_sparsity))
+        return from_first_worker(masks_of_size(masked, self.search.costs, self.search.constraint.target))
 
     def folded_model(self) -> tuple[Model, AnyLayout]:
         """Return the model to evaluate and its layout; under masks, what they would be folded into now."""
@@ -160,11 +164,11 @@ class StageLearner:
         return folded, folded.layout
 
     def sparsity(self) -> float | None:
-        """Return the share of prunable weights removed at the prune step; `None` before it and in other stages."""
-        if self.stage.prune is None or self.search is not None:
+        """Return the share of the prunable cost removed at the prune step; `None` before it and in other stages."""
+        if self.stage.prune is None or self._goal is None or self.search is not None:
             return None
         assert self.stage.original is not None and isinstance(self.layout, Layout)  # noqa: PT018
-        return removed_share(self.stage.original, self.layout, self.stage.prune.towers)
+        return removed_share(self.stage.original, self.layout, self.stage.prune.towers, self._goal.costs)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Return every tensor of a checkpoint; masks are part of it until the prune step."""
@@ -230,11 +234,13 @@ class StageLearner:
         return [optimizer for optimizer in (self.optimizer, self._mask_optimizer) if optimizer is not None]
 
 
-def _masked(model: Model, stage: Stage, prune: PruneSpec) -> MaskedTowers:
+def _masked(model: Model, stage: Stage, prune: PruneSpec, goal: PruneGoal) -> MaskedTowers:
     assert isinstance(model, Clip), "masks are for our own towers"
     assert stage.original is not None, "an automatic stage has the layout that its sparsity is relative to"
-    constraint = Constraint(prune.start_sparsity, prune.target_sparsity, prune.sparsity_warmup)
-    return MaskedTowers(model, stage.original, prune.towers, constraint, joint=prune.joint, granularity=prune.granularity)
+    constraint, costs = goal
+    return MaskedTowers(
+        model, stage.original, prune.towers, constraint, joint=prune.joint, granularity=prune.granularity, costs=costs
+    )
 
 
 def _parallel(towers: nn.Module, device: torch.device) -> nn.Module:

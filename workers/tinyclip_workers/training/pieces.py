@@ -12,7 +12,7 @@ from torch import Tensor
 from tinyclip_workers.data.index.dataset_index import DatasetIndex
 from tinyclip_workers.inheritance.students import Calibration
 from tinyclip_workers.model.files.folders import LoadedModel
-from tinyclip_workers.model.files.sources import load_teacher
+from tinyclip_workers.model.files.sources import find_teacher, load_teacher, of_parent
 from tinyclip_workers.model.libraries.own_towers import own_state
 from tinyclip_workers.model.masks import Tower
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
@@ -58,12 +58,14 @@ def load_pieces(
     original = originals[0] if originals else None
     tokenizer = tokenizer_of(run)
     source = None if tokenizer is None else tokenizer.source
+    named = of_parent(run.spec, find_teacher)
+    colors = named or original
     student = LoadedModel(
         model=build_student(stage, seed, None),
         layout=stage.layout,
         tokenizer=make_tokenizer(stage.layout, source),
-        image_mean=original.image_mean if original else OPENAI_MEAN,
-        image_std=original.image_std if original else OPENAI_STD,
+        image_mean=colors.image_mean if colors else OPENAI_MEAN,
+        image_std=colors.image_std if colors else OPENAI_STD,
         name=stage.name,
         digest="",
         tokenizer_source=source,
@@ -112,11 +114,12 @@ def _teachers(run: JobAttempt, stage: Stage) -> list[TeacherAt]:
 
 
 def _parent(run: JobAttempt, stage: Stage, original: LoadedModel | None, device: torch.device) -> Parent:
-    """Load the student's parent: the teacher in the first stage, then the previous stage's student."""
+    """Load the student's parent: the teacher or `inherit_from` in the first stage, then the previous stage's student."""
     if stage.index == 0:
-        assert original is not None  # the spec's schema requires a teacher here
-        layout = inheritable_layout(original.layout)
-        state = own_state(original.layout, original.model.state_dict())
+        first = of_parent(run.spec, load_teacher) or original
+        assert first is not None  # the spec's schema requires one of the two here
+        layout = inheritable_layout(first.layout)
+        state = own_state(first.layout, first.model.state_dict())
         if (tokenizer := tokenizer_of(run)) is not None and tokenizer.origins is not None:
             return Parent(*with_vocabulary(state, layout, tokenizer.origins, run.spec.seed), device)
         return Parent(state, layout, device)

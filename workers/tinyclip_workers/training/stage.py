@@ -19,6 +19,7 @@ from tinyclip_workers.model.layouts import VOCAB_SIZE, ImpossibleStudent
 from tinyclip_workers.model.libraries.own_towers import own_layout
 from tinyclip_workers.model.masks import Tower
 from tinyclip_workers.model.towers import Clip, Model
+from tinyclip_workers.training.pruning import with_fewer_blocks
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,14 @@ class Stage:
     inherit: str
     select: str
     layout: AnyLayout
-    """Layout of the student at the start of the stage: in an automatic stage, that of its parent."""
+    """Layout of the student at the start of the stage: in an automatic stage, that of its parent, with `prune.layers` blocks."""
     steps: int
     batch_size: int
     """Pairs per step of all workers together."""
     objective: Objective
     optimizer: OptimizerSpec
     parent: AnyLayout | None = None
-    """Layout of the model that the student inherits from: the teacher, or the previous stage's student."""
+    """Layout of the model that the student inherits from: the teacher or `inherit_from`, then the previous stage's student."""
     prune: PruneSpec | None = None
     original: Layout | None = None
     """In an automatic stage, the layout that its sparsity is relative to: where the first such stage in a row started."""
@@ -85,13 +86,14 @@ def resolve_stage(
     batch_size, optimizer = stage.batch_size or spec.batch_size, stage.optimizer or spec.optimizer
     objective, original = stage.objective or spec.objective, None
     layout = _student_layout(spec, stage, parent, vocab_size)
+    is_continued = stage.inherit_from is not None and stage.prune is None and layout == parent
     if stage.prune is not None:
         original = before.original if before is not None and before.original is not None else inheritable_layout(parent)
     return Stage(
         index=index,
         name=stage.name,
         inherit=stage.inherit,
-        select=stage.select,
+        select="leading" if is_continued else stage.select,  # all of the parent, as it is
         layout=with_logit_bias(layout) if objective.uses_logit_bias() else layout,
         steps=steps_of(stage.train, batch_size, samples_per_epoch),
         batch_size=batch_size,
@@ -138,7 +140,8 @@ def _first_layout(stage: StageSpec, parent: AnyLayout | None) -> AnyLayout:
         return resolve_layout(stage.student, parent)
     if parent is None:
         raise ImpossibleStudent("inherit", stage.inherit, "there is no model to inherit from; add a teacher")
-    return inheritable_layout(parent)
+    layout = inheritable_layout(parent)
+    return layout if stage.prune is None else with_fewer_blocks(layout, stage.prune.layers)
 
 
 def inheritable_layout(parent: AnyLayout | None) -> Layout:
@@ -163,7 +166,7 @@ def is_calibrated(stage: StageSpec) -> bool:
     """Return whether a stage cuts its student by calibration pairs."""
     if stage.inherit == "manual":
         return stage.select == "importance"
-    return stage.prune is not None and stage.prune.search != "joint"
+    return stage.prune is not None and (stage.prune.search != "joint" or stage.prune.layers is not None)
 
 
 def steps_of(length: TrainLength, batch_size: int, samples_per_epoch: int) -> int:
@@ -212,20 +215,37 @@ def build_student(
         student.load_state_dict(inherit_leading(student, parent.weights, layout, parent.layout))
         if selected is not None:
             selected |= leading_blocks(layout, parent.layout)
-    elif stage.prune is not None and stage.prune.search == "joint":
-        student.load_state_dict({**_bias_of(student), **parent.weights})
-    else:
+    elif stage.prune is None:
         assert calibration is not None, "inheritance by importance needs calibration pairs"
-        found, model = calibration(), parent.model()
-        if stage.prune is None:
-            student.load_state_dict(inherit_by_importance(layout, model, found, selected))
-        else:
-            student.load_state_dict({**_bias_of(student), **on_principal_axes(model, found.pairs, stage.prune.towers)})
+        student.load_state_dict(inherit_by_importance(layout, parent.model(), calibration(), selected))
+    else:
+        start = _start_of_search(stage.prune, layout, parent, calibration, selected)
+        student.load_state_dict({**_bias_of(student), **start})
     with torch.no_grad():  # in the published scripts it is fixed, so that it makes no difference there
         student.logit_scale.copy_(parent.weights["logit_scale"])
         if "logit_bias" in parent.weights and student.logit_bias is not None:
             student.logit_bias.copy_(parent.weights["logit_bias"])
     return student
+
+
+def _start_of_search(
+    prune: PruneSpec,
+    layout: Layout,
+    parent: Parent,
+    calibration: Callable[[], Calibration] | None,
+    selected: dict[Tower, list[int]] | None,
+) -> Mapping[str, Tensor]:
+    """Return the parent's weights; of as many blocks as the layout has, and on principal axes unless weights are trained too."""
+    fewer = (layout.image.layers, layout.text.layers) != (parent.layout.image.layers, parent.layout.text.layers)
+    if prune.search == "joint" and not fewer:
+        return parent.weights
+    assert calibration is not None, "a search on principal axes needs calibration pairs"
+    found, model = calibration(), parent.model()
+    if fewer:
+        shallow = Clip(layout).to(parent.device).eval().requires_grad_(False)
+        shallow.load_state_dict(inherit_by_importance(layout, model, found, selected))
+        model = shallow
+    return model.state_dict() if prune.search == "joint" else on_principal_axes(model, found.pairs, prune.towers)
 
 
 def _bias_of(student: Model) -> dict[str, Tensor]:

@@ -66,7 +66,7 @@ class StudentTokenizer:
 def prepare_tokenizer(run: JobAttempt, teacher: ModelSource | None) -> StudentTokenizer | None:
     """Train or read the tokenizer of the students, unless an attempt has done so; None for CLIP's own. Raises DataError.
 
-    `teacher`: the first one, from whose tokens those of the students start.
+    `teacher`: the model of `inherit_from` or the first teacher, from whose tokens those of the students start.
     """
     if (found := tokenizer_of(run)) is not None:
         return found

@@ -34,6 +34,7 @@ from tinyclip_workers.training.checkpoints import Checkpoint, latest_checkpoint,
 from tinyclip_workers.training.clusters import ClustersError
 from tinyclip_workers.training.dataset import open_index_of
 from tinyclip_workers.training.distributed import prepare_to_wait, rank, wait_for_all, world_size
+from tinyclip_workers.training.gpu_share import take_share
 from tinyclip_workers.training.observation.reporting import StageEvaluator, StageProgress, report_pruned
 from tinyclip_workers.training.observation.watch import AgreementWatch
 from tinyclip_workers.training.pieces import Pieces, load_pieces
@@ -70,8 +71,10 @@ def train_stage_worker(config: dict[str, Any]) -> None:
     if run.outcome() or run.finished_stage(stage.index) or run.control().read() is Command.FENCED:
         return
     torch.set_num_threads(max(1, int(run.spec.resources.cpus_per_worker)))
+    device = ray.train.torch.get_device()
+    take_share(device, run.spec.resources.gpus_per_worker)
     try:
-        StageWorker(run, stage, ray.train.torch.get_device(), config["group"]).train()
+        StageWorker(run, stage, device, config["group"]).train()
     except NON_RETRYABLE_ERRORS as error:
         run.set_outcome(Outcome("failed", error_code(error), str(error)))
         if world_size() > 1:

@@ -27,9 +27,9 @@ def inherited_blocks(run: JobAttempt, student: AnyLayout) -> InheritedBlocks | N
     for index, stage in enumerate(run.spec.stages):
         if stage.inherit == "none":
             return None
-        if stage.inherit == "auto":
-            continue  # all blocks are kept, though they may lose their heads or units
         selected = run.selection(index, SELECTED_BLOCKS)
+        if selected is None and stage.prune is not None:
+            continue  # all blocks are kept, though they may lose their heads or units
         if selected is None:
             return None
         towers = selected if towers is None else _composed(towers, selected)

@@ -12,6 +12,7 @@ from tinyclip.schemas import JSON, DatasetVersion, JobSpec, ModelVersion
 from tinyclip_workers.data.index.rows import from_parquet, shard_rows
 from tinyclip_workers.data.patterns import expand_shards
 from tinyclip_workers.model.files.folders import ModelSource
+from tinyclip_workers.model.files.sources import find_teacher, of_parent
 from tinyclip_workers.model.files.weights import file_digest
 from tinyclip_workers.runtime.attempt import JobAttempt
 from tinyclip_workers.runtime.filesystems import open_filesystem
@@ -26,9 +27,10 @@ def student_lineage(run: JobAttempt, sources: Sequence[ModelSource]) -> JSON:
     """Return the lineage of a job's student.
 
     `teacher` is the first of several; `teachers`, only if there are several, has all with their shares. `dataset`, only with one,
-    is its version.
+    is its version. `inherited`, only with `inherit_from`, is the model that the first stage has inherited from.
     """
     spec, dataset = run.document.spec, run.document.dataset
+    parent = of_parent(spec, find_teacher)
     teachers = [{"name": source.name, "sha256": file_digest(source.weights())} for source in sources]
     shares = [at.share for at in spec.every_teacher()]
     several = [{**teacher, "share": share} for teacher, share in zip(teachers, shares, strict=True)]
@@ -36,6 +38,7 @@ def student_lineage(run: JobAttempt, sources: Sequence[ModelSource]) -> JSON:
         "spec": spec.model_dump(mode="json"),
         "teacher": teachers[0] if teachers else None,
         **({"teachers": several} if len(several) > 1 else {}),
+        **({"inherited": {"name": parent.name, "sha256": file_digest(parent.weights())}} if parent is not None else {}),
         **({"clusters": clusters} if (clusters := _clusters(spec)) else {}),
         **({"dataset": dataset.model_dump(mode="json")} if dataset is not None else {}),
         "data": data_digests(spec.data.train.patterns) if dataset is None else _registered_digests(run.store, dataset),

@@ -200,7 +200,8 @@ def _training_origin(version: ModelVersion, spec: JobSpec) -> str:
         length = ", ".join(f"{value:g} {unit}" for unit, value in stage.train.model_dump(exclude_none=True).items())
         weights = (stage.objective or spec.objective).weights()
         terms = ", ".join(f"{name} {weight:g}" for name, weight in weights.items() if weight > 0)
-        lines.append(f"- stage `{stage.name}`: inherit {stage.inherit}, {length}; objective: {terms}")
+        source = "" if stage.inherit_from is None else f" from `{stage.inherit_from}`"
+        lines.append(f"- stage `{stage.name}`: inherit {stage.inherit}{source}, {length}; objective: {terms}")
     code: dict[str, Any] = version.lineage.get("code", {})
     lines += [f"- job `{version.job}`, seed {spec.seed}", "- " + ", ".join(f"{name} {number}" for name, number in code.items())]
     return "\n".join([*lines, "", "`model.json` has the whole spec and the digests of data, teacher and files.", ""])

@@ -47,7 +47,7 @@ from tinyclip_workers.model.files.folders import (
     ModelSource,
     load_student,
 )
-from tinyclip_workers.model.files.sources import find_teacher
+from tinyclip_workers.model.files.sources import find_teacher, of_parent
 from tinyclip_workers.model.layout_diagram import layout_svg
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD, Color
 from tinyclip_workers.model.rotation import rotated_weights
@@ -75,10 +75,10 @@ def write_student_version(run: JobAttempt, finished: FinishedStudent) -> ModelVe
     if run.spec.vocabulary is VocabularyChoice.REDUCED:
         finished, reduction = reduce_student(run.store, run.spec, run.document.dataset, finished)
     sources = [find_teacher(at.spec, at.pointer) for at in run.spec.every_teacher()]
-    source = sources[0] if sources else None
+    source = of_parent(run.spec, find_teacher) or (sources[0] if sources else None)
     student = summarize(finished.layout)
     finished, axes = _on_axes(finished)
-    document = _student_document(run, student, sources, finished, reduction)
+    document = _student_document(run, student, sources, source, finished, reduction)
     colors = (source.image_mean, source.image_std) if source else (OPENAI_MEAN, OPENAI_STD)
     files = {
         **model_files(finished.layout, finished.weights, *colors, source.layout if source else None, _tokenizer(finished)),
@@ -182,6 +182,7 @@ def _student_document(
     run: JobAttempt,
     student: StudentSummary,
     sources: Sequence[ModelSource],
+    parent: ModelSource | None,
     finished: FinishedStudent,
     reduction: VocabularyReport | None,
 ) -> ModelVersion:
@@ -194,8 +195,8 @@ def _student_document(
         student,
         embedding_sizes=(run.spec.stages[-1].objective or run.spec.objective).nested_sizes(student.layout.embed_dim),
         evaluation={task: Scores.model_validate(scores) for task, scores in finished.evaluation.items()},
-        inherited_from=inherited_layout(run, sources[0].layout) if sources else None,
-        inherited_blocks=inherited_blocks(run, student.layout) if sources else None,
+        inherited_from=inherited_layout(run, parent.layout) if parent else None,
+        inherited_blocks=inherited_blocks(run, student.layout) if parent else None,
         predictions={task: describe(TaskPredictions.unpack(packed), packed) for task, packed in finished.predictions.items()},
         teacher=sources[0].name if sources else None,
         teacher_params=None if teacher is None else params_of(teacher),

@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import open_clip
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
@@ -19,6 +19,7 @@ from open_clip.pretrained import (
 )
 from tinyclip.addresses import ARTIFACTS_ROOT
 from tinyclip.artifacts.paths import model_version
+from tinyclip.schemas import JobSpec
 from tinyclip.schemas.spec import TeacherSpec
 
 from tinyclip_workers.model.architecture import UnsupportedArchitecture, any_layout_from_config
@@ -48,6 +49,9 @@ from tinyclip_workers.model.tokenizers import (
 )
 from tinyclip_workers.runtime.addresses import ServiceAddress
 
+Found = TypeVar("Found")
+
+PARENT = "/stages/0/inherit_from"
 TIMEOUT_S = 10.0
 MAX_HUB_WEIGHTS_BYTES = 16 << 30
 """Limit of the weights of a hub's model: the largest plain CLIP, ViT-bigG, has 10 GB in fp32."""
@@ -57,6 +61,16 @@ _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 _TOKENIZER = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 _PINNED = re.compile(r"([a-z0-9][a-z0-9._-]{0,62})@([0-9]{1,9})", re.ASCII)
 """A registered version as the server names it, after it has checked that the model is one of the caller's project."""
+
+
+def of_parent(spec: JobSpec, read: Callable[[TeacherSpec], Found]) -> Found | None:
+    """Call a function of this module with the model of `inherit_from`; None without one. Raises TeacherError."""
+    if spec.inherits_from is None:
+        return None
+    try:
+        return read(TeacherSpec(model=spec.inherits_from))
+    except TeacherError as error:
+        raise TeacherError(PARENT, spec.inherits_from, error.message) from error
 
 
 def load_teacher(spec: TeacherSpec, at: str = "/teacher") -> LoadedModel:

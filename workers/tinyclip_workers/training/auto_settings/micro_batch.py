@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tinyclip_workers.data.stream.batches import Batch
 from tinyclip_workers.training.distributed import wait_for_all, world_size
+from tinyclip_workers.training.gpu_share import free_bytes
 from tinyclip_workers.training.gradient_cache import GradientCache
 from tinyclip_workers.training.teachers.frozen import teachers_forward
 from tinyclip_workers.training.trainer import StageTrainer
@@ -139,13 +140,12 @@ def _memory(trainer: StageTrainer, batch: Batch) -> tuple[Peak, int] | None:
 def _budget(trainer: StageTrainer, local_batch: int) -> int:
     """Return the free bytes of the device, less what a step takes besides its parts."""
     _clear(trainer.device)
-    free, _ = torch.cuda.mem_get_info(trainer.device)
     weights = sum(p.numel() * p.element_size() for p in trainer.learner.towers.parameters() if p.requires_grad)
     optimizer = trainer.learner.optimizer
     moments = 0 if optimizer is None or optimizer.state else 2 * weights
     terms = sum(weight > 0 for weight in trainer.stage.objective.weights().values()) * max(1, len(trainer.nesting.sizes))
     losses = terms * LOSS_MATRICES * 4 * local_batch * local_batch * world_size()
-    return int((1 - MARGIN) * free) - moments - losses
+    return int((1 - MARGIN) * free_bytes(trainer.device)) - moments - losses
 
 
 def _clear(device: torch.device) -> None:

@@ -138,7 +138,7 @@ def cluster_size() -> dict[str, float]:
 
 def _resources_of_worker(run: JobAttempt) -> dict[str, float]:
     resources = run.spec.resources
-    return {"CPU": resources.cpus_per_worker, **({"GPU": 1} if _use_cuda(resources.device) else {})}
+    return {"CPU": resources.cpus_per_worker, **({"GPU": resources.gpus_per_worker} if _use_cuda(resources.device) else {})}
 
 
 def _use_cuda(device: str) -> bool:
