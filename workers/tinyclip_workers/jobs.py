@@ -7,6 +7,8 @@
                                                                                       (tc-dataset-<name>-v<version>-a<attempt>)
     python -m tinyclip_workers.jobs reinforcement --artifacts ROOT --dataset NAME --version V --reinforcement ID --attempt N
                                                                                     (tc-reinforcement-<id>-a<attempt>)
+    python -m tinyclip_workers.jobs costs      --artifacts ROOT --search ID     --attempt N     (tc-costs-<id>-a<attempt>)
+    python -m tinyclip_workers.jobs finalists  --artifacts ROOT --search ID     --attempt N     (tc-finalists-<id>-a<attempt>)
 
 Each job reads its request from the artifacts store and writes events there. A kind imports its package only when it runs.
 """
@@ -23,6 +25,8 @@ from tinyclip.artifacts.paths import (
     index_job_events,
     reinforcement_events,
     reinforcement_folder,
+    search_costs_events,
+    search_finalists_events,
 )
 from tinyclip.artifacts.store import ArtifactsStore
 
@@ -50,6 +54,21 @@ def _run_evaluation(store: ArtifactsStore, arguments: argparse.Namespace) -> int
     return run(store, evaluation_events(id, attempt), attempt, "evaluation", partial(evaluate, store, id))
 
 
+def _run_costs(store: ArtifactsStore, arguments: argparse.Namespace) -> int:
+    from tinyclip_workers.costs.job import fit_costs
+
+    id, attempt = arguments.search, arguments.attempt
+    return run(store, search_costs_events(id, attempt), attempt, "costs", partial(fit_costs, store, id, attempt))
+
+
+def _run_finalists(store: ArtifactsStore, arguments: argparse.Namespace) -> int:
+    from tinyclip_workers.finalists.job import measure_finalists
+
+    id, attempt = arguments.search, arguments.attempt
+    work = partial(measure_finalists, store, id, attempt)
+    return run(store, search_finalists_events(id, attempt), attempt, "finalists", work)
+
+
 def _run_index(store: ArtifactsStore, arguments: argparse.Namespace) -> int:
     from tinyclip_workers.retrieval.job import build_or_update
 
@@ -75,17 +94,22 @@ def _run_reinforcement(store: ArtifactsStore, arguments: argparse.Namespace) -> 
 
 KINDS: dict[str, Callable[[ArtifactsStore, argparse.Namespace], int]] = {
     "export": _run_export, "evaluation": _run_evaluation, "index": _run_index, "dataset": _run_dataset,
-    "reinforcement": _run_reinforcement,
+    "reinforcement": _run_reinforcement, "costs": _run_costs, "finalists": _run_finalists,
 }
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tinyclip_workers.jobs", description="Run one Ray job other than training.")
     kinds = parser.add_subparsers(dest="kind", required=True)
-    for kind, help in (("export", "Export a model version."), ("evaluation", "Evaluate a model.")):
+    for kind, resource, help in (
+        ("export", "export", "Export a model version."),
+        ("evaluation", "evaluation", "Evaluate a model."),
+        ("costs", "search", "Fit the cost models of a search."),
+        ("finalists", "search", "Measure the finalists of a search."),
+    ):
         command = kinds.add_parser(kind, help=help)
         command.add_argument("--artifacts", required=True)
-        command.add_argument(f"--{kind}", required=True)
+        command.add_argument(f"--{resource}", required=True)
         command.add_argument("--attempt", required=True, type=int)
     index = kinds.add_parser("index", help="Build or update an index.")
     index.add_argument("--artifacts", required=True)

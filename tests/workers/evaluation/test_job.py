@@ -12,6 +12,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON, KeptPredictions
 from tinyclip_workers import jobs
 from tinyclip_workers.evaluation import job as evaluation_job
+from tinyclip_workers.evaluation import progress
 from tinyclip_workers.model.files.folders import load_folder
 
 from tests.workers.evaluations import evaluate
@@ -79,7 +80,7 @@ def test_results_of_both_models_equal_those_of_each_task_alone(tmp_path: Path, f
 
 
 def test_progress_is_reported_as_a_fraction_of_the_shards(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation_job, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "PROGRESS_SECONDS", 0.0)
     store = ArtifactsStore(str(tmp_path))
     probe = task(folder, name="p", kind="linear_probe", train_shards=f"{folder}/val.tar")
     del probe["classes"]

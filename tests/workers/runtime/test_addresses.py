@@ -20,8 +20,8 @@ from tinyclip_workers.data.shards import read_shard
 from tinyclip_workers.importing.source_files import ImportRefused, read_source
 from tinyclip_workers.model.files.errors import TeacherError
 from tinyclip_workers.model.files.sources import find_teacher
-from tinyclip_workers.plan import planner as plan
 from tinyclip_workers.plan.shards import inspect_shards
+from tinyclip_workers.plan.specs import plan_or_errors
 from tinyclip_workers.runtime import addresses
 from tinyclip_workers.runtime.filesystems import open_filesystem, open_store
 
@@ -199,7 +199,7 @@ def test_a_plan_reports_refused_addresses_by_field() -> None:
         "stages": [{"name": "s", "student": {"preset": "TinyCLIP-ViT-61M-32-Text-29M"}, "train": {"steps": 1}}],
     }
 
-    errors = {error["pointer"]: error["message"] for error in plan.plan_or_errors(spec)["errors"]}
+    errors = {error["pointer"]: error["message"] for error in plan_or_errors(spec)["errors"]}
 
     for pointer in ("/teacher/pretrained", "/data/train/shards"):
         assert "in a private network or on this machine" in errors[pointer]

@@ -153,7 +153,7 @@ def test_few_modules_choose_addresses_for_the_service() -> None:
     assert choosing == {
         "runtime/addresses.py", "runtime/filesystems.py", "runtime/attempt.py", "jobs.py",
         "model/files/sources.py", "importing/source_files.py", "importing/convert.py", "exporting/job.py",
-        "engines/load.py", "engines/cache.py", "engines/calibration.py", "versions/golden.py",
+        "engines/load.py", "engines/cache.py", "engines/calibration.py", "versions/golden.py", "finalists/versions.py",
         "serving/replica/store_calls.py", "training/dataset.py",
         "data/index/dataset_index.py", "data/index/values.py", "data/reinforcement/stored.py",
         "datasets/browsing.py", "datasets/scan/tasks.py", "datasets/images/task_images.py", "datasets/teacher_sample.py",

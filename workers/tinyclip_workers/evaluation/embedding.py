@@ -19,6 +19,7 @@ from torch import Tensor
 from tinyclip_workers.data.eval_transform import eval_transform
 from tinyclip_workers.data.images import decode_image
 from tinyclip_workers.data.samples import Sample, UnusableSample, image_bytes, sample_errors
+from tinyclip_workers.engines.protocol import Engine
 from tinyclip_workers.evaluation.predictions import Place, place_of
 from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.precision import exact
@@ -28,6 +29,17 @@ from tinyclip_workers.model.transfer import on_device
 
 IMAGE_BATCH = 64
 TEXT_BATCH = 256
+
+
+@dataclass(frozen=True)
+class ModelInEngine(LoadedModel):
+    """A model whose embeddings an engine computes, in place of its towers in torch."""
+
+    engine: Engine = field(kw_only=True)
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, engine: Engine) -> "ModelInEngine":
+        return cls(**vars(loaded), engine=engine)
 
 
 @dataclass
@@ -93,8 +105,11 @@ def embed_texts(loaded: LoadedModel, texts: Sequence[str]) -> Tensor:
     """Encode texts: (texts, E), of unit length, on the CPU."""
     parts = [torch.zeros(0, loaded.layout.embed_dim)]
     for start in range(0, len(texts), TEXT_BATCH):
-        tokens_BT = loaded.tokenizer(list(texts[start : start + TEXT_BATCH]))
-        parts.append(F.normalize(encode_text(loaded.model, tokens_BT).float(), dim=-1).cpu())
+        batch = list(texts[start : start + TEXT_BATCH])
+        if isinstance(loaded, ModelInEngine):
+            parts.append(torch.from_numpy(loaded.engine.encode_text(batch)))
+        else:
+            parts.append(F.normalize(encode_text(loaded.model, loaded.tokenizer(batch)).float(), dim=-1).cpu())
     return _check_finite(torch.cat(parts), loaded.name)
 
 
@@ -124,10 +139,9 @@ class _TimedImageTower:
 
     def encode(self, pixels_BCHW: Tensor) -> None:
         device = self.loaded.model.logit_scale.device
-        images_BCHW = normalize(pixels_BCHW.to(device), self.loaded.image_mean, self.loaded.image_std)
-        images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
+        compute = _image_tower(self.loaded, pixels_BCHW)
         start = _synchronized_time(device)
-        features_BE = F.normalize(self.loaded.model.encode_image(images_BCHW).float(), dim=-1)
+        features_BE = compute()
         self.seconds.append((len(features_BE), _synchronized_time(device) - start))
         self.parts.append(_check_finite(features_BE, self.loaded.name).cpu())
 
@@ -137,6 +151,16 @@ class _TimedImageTower:
     def ms_per_image(self) -> float:
         full = [seconds / count for count, seconds in self.seconds if count == IMAGE_BATCH]
         return 1000 * statistics.median(full or [seconds / count for count, seconds in self.seconds] or [0.0])
+
+
+def _image_tower(loaded: LoadedModel, pixels_BCHW: Tensor) -> Callable[[], Tensor]:
+    """Return the call that computes the embeddings (B, E), of unit length, of uint8 images; only this call is timed."""
+    if isinstance(loaded, ModelInEngine):
+        engine, images_BHWC = loaded.engine, pixels_BCHW.permute(0, 2, 3, 1).contiguous().numpy()
+        return lambda: torch.from_numpy(engine.encode_image(images_BHWC))
+    images_BCHW = normalize(pixels_BCHW.to(loaded.model.logit_scale.device), loaded.image_mean, loaded.image_std)
+    images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
+    return lambda: F.normalize(loaded.model.encode_image(images_BCHW).float(), dim=-1)
 
 
 def _pixels_or_error(

@@ -5,7 +5,6 @@ emits the final event again. Progress is reported as events.
 """
 
 import json
-import time
 
 import torch
 from pydantic import ValidationError
@@ -15,10 +14,9 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import JSON
 
 from tinyclip_workers.data.errors import DataError
-from tinyclip_workers.data.samples import Sample
-from tinyclip_workers.data.shards import ShardProgress
 from tinyclip_workers.evaluation.labels import task_pointer
 from tinyclip_workers.evaluation.predictions import PredictedTasks, describe
+from tinyclip_workers.evaluation.progress import PassProgress
 from tinyclip_workers.evaluation.tasks import evaluate_tasks, shards_to_read
 from tinyclip_workers.model.files.errors import TeacherError
 from tinyclip_workers.model.files.folders import LoadedModel
@@ -26,7 +24,6 @@ from tinyclip_workers.model.files.sources import load_teacher
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.runtime.ray_job import JobFailed, RequestWithdrawn
 
-PROGRESS_SECONDS = 1.0
 STUDENT, TEACHER = "student", "teacher"
 """Names in the results of the model and of the one that it is compared with."""
 
@@ -69,7 +66,11 @@ def evaluate_request(request: EvaluationRequest, events: EventWriter) -> tuple[J
     models = {STUDENT: _load_model("/model", request.model)}
     if request.against is not None:
         models[TEACHER] = _load_model("/against", request.against)
-    progress = _Progress(events, shards_to_read(request.tasks))
+
+    def report(fraction: float | None, samples: int) -> None:
+        events.send("evaluation.progress", message=f"{samples:,} samples", data={"fraction": fraction})
+
+    progress = PassProgress(shards_to_read(request.tasks), report)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     predicted: PredictedTasks = {}
     scores_by_task = evaluate_tasks(
@@ -98,19 +99,3 @@ def _read_request(store: ArtifactsStore, id: str) -> EvaluationRequest:
     except ValidationError as error:
         message = f"{store.uri(evaluation_request(id))} is not a request for an evaluation: {error}"
         raise JobFailed("evaluation_failed", message) from error
-
-
-class _Progress:
-    """Reports progress about once a second."""
-
-    def __init__(self, events: EventWriter, urls: list[str]) -> None:
-        self._events, self._bytes = events, ShardProgress(urls)
-        self._samples, self._reported_at = 0, time.monotonic()
-
-    def add(self, sample: Sample) -> None:
-        self._bytes.add(sample)
-        self._samples += 1
-        if time.monotonic() - self._reported_at >= PROGRESS_SECONDS:
-            self._reported_at = time.monotonic()
-            data = {"fraction": self._bytes.fraction()}
-            self._events.send("evaluation.progress", message=f"{self._samples:,} samples", data=data)
