@@ -1,8 +1,9 @@
 """The engine of TinyCLIP: it trains, evaluates, exports, indexes and serves models.
 
 Its packages, lowest layer first; each imports only those below it: `types`, `runtime`, `model`, `inheritance`, `data`, `engines`,
-`evaluation`, `versions`, `training`, `retrieval`, `importing` and `exporting`, `plan`, `serving`. `jobs` is the entry point of
-Ray jobs other than training.
+`costs`, `evaluation`, `versions`, `finalists`, `training`, `retrieval`, `importing` and `exporting`, `plan`, `searching`,
+`serving`. `jobs` is the entry point of Ray jobs other than training, `planner` the process that answers the control plane's
+questions.
 """
 
 from importlib.util import find_spec

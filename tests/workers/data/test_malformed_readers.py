@@ -18,7 +18,7 @@ from tinyclip_workers.evaluation.tasks import evaluate_tasks
 from tinyclip_workers.exporting.samples import gather_samples
 from tinyclip_workers.model.files.folders import LoadedModel
 from tinyclip_workers.model.tokenizers import make_tokenizer
-from tinyclip_workers.plan.planner import make_plan
+from tinyclip_workers.plan.specs import make_plan
 from tinyclip_workers.retrieval.items import BuildProgress, read_items
 from tinyclip_workers.runtime.events import EventWriter
 from tinyclip_workers.versions.compact import job_texts

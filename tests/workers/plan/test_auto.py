@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from tinyclip.schemas import JobSpec, Plan
+from tinyclip.schemas import JobSpec, Layout, Plan
 from tinyclip.schemas.spec import PruneSpec
 from tinyclip_workers.model.architecture import build_model
 from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.model.masked import removed_share
 from tinyclip_workers.model.summary import summarize
-from tinyclip_workers.plan.planner import make_plan
 from tinyclip_workers.plan.prune import estimated_layout, steps_to_reach
+from tinyclip_workers.plan.specs import make_plan
 
 from tests.workers.auto_stages import BATCH, PRUNE_STEP, STEPS, TEACHER, auto, spec_of
 from tests.workers.models import write_folder
@@ -104,3 +104,70 @@ def test_the_published_sizes_are_estimated() -> None:
         layout = estimated_layout(PruneSpec(target_sparsity=target, prune_step=1), teacher, teacher)
         summary = summarize(layout)
         assert (summary.image_params + summary.text_params_without_embedding) / 1e6 == pytest.approx(millions, rel=0.06)
+
+
+class TestCostTargets:
+    """Targets in units of cost, of a teacher with 1.7 million parameters, most of them token embeddings."""
+
+    def test_the_student_is_estimated_at_its_target(self, folder: Path) -> None:
+        whole = summarize(TEACHER)
+        params = whole.image_params + whole.text_params
+        for target, found in (({"params": params // 2}, params), ({"macs": whole.macs // 3}, whole.macs)):
+            plan = plan_of(folder, costly(target=target))
+            student = plan.stages[0].student
+            cost = student.macs if "macs" in target else student.image_params + student.text_params
+            [limit] = target.values()
+            assert student.estimated
+            assert 0.8 * limit < cost <= limit < found
+
+    def test_a_plan_resolves_to_itself(self, folder: Path) -> None:
+        prune = {"target": {"latency_ms": 0.8, "engine": "openvino", "coefficients": {"blocks": 0.5}}, "layers": {"image": 1}}
+        plan = plan_of(folder, costly(**prune))
+
+        again = make_plan(plan.spec)
+
+        assert isinstance(again, Plan)
+        assert again.spec == plan.spec
+        assert plan.spec.stages[0].prune is not None
+        assert plan.spec.stages[0].prune.towers == ["image"]
+        layout = plan.stages[0].student.layout
+        assert isinstance(layout, Layout)
+        assert layout.image.layers == [1]
+
+    @pytest.mark.parametrize(
+        ("prune", "pointer", "message"),
+        [
+            ({"target": {"params": 1000}}, "/target/params", "cannot be met: the smallest is 50,238, of towers"),
+            ({"target": {"macs": 10**12}}, "/target/macs", "is no less than the"),
+            ({"target": {"latency_ms": 3}}, "/target/coefficients", "no coefficients predict this latency"),
+            ({"target": {"latency_ms": 3, "coefficients": {"x": 1}}}, "/target/coefficients", "no terms x; it has calls"),
+            ({"target_sparsity": 0.5, "layers": {"image": 3}}, "/layers/image", "give at most 2"),
+        ],
+    )
+    def test_what_cannot_be_met_is_an_error(self, folder: Path, prune: dict[str, Any], pointer: str, message: str) -> None:
+        spec = spec_of(f"{folder}/train-*.tar", costly(**prune), teacher={"model": f"local-dir:{folder}/teacher"})
+
+        errors = make_plan(spec)
+
+        assert isinstance(errors, list)
+        assert [error.pointer for error in errors] == [f"/stages/0/prune{pointer}"]
+        assert message in errors[0].message
+
+    def test_blocks_of_a_student_that_was_pruned_are_not_selected(self, folder: Path) -> None:
+        stages = auto(0.25, "a"), costly(target_sparsity=0.5, layers={"image": 1})
+        errors = make_plan(spec_of(f"{folder}/train-*.tar", *stages, teacher={"model": f"local-dir:{folder}/teacher"}))
+
+        assert isinstance(errors, list)
+        assert [error.pointer for error in errors] == ["/stages/1/prune/layers"]
+
+    def test_fewer_blocks_are_estimated_with_a_sparsity_of_the_whole_model(self, folder: Path) -> None:
+        plan = plan_of(folder, auto(0.6, layers={"image": 1}))
+
+        layout = plan.stages[0].student.layout
+        assert isinstance(layout, Layout)
+        assert layout.image.layers == [1]
+        assert removed_share(TEACHER, layout, ["image", "text"]) == pytest.approx(0.6, abs=0.05)
+
+
+def costly(**prune: Any) -> dict[str, Any]:
+    return {"name": "costly", "inherit": "auto", "prune": prune, "train": {"steps": STEPS}}

@@ -11,7 +11,7 @@ from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import DatasetVersion, FieldError, JobSpec, Plan
 from tinyclip_workers.plan import dataset as plan_dataset
 from tinyclip_workers.plan import shards as plan_shards
-from tinyclip_workers.plan.planner import plan_or_errors
+from tinyclip_workers.plan.specs import plan_or_errors
 
 from tests.workers.plan_specs import Document, spec, write_data
 from tests.workers.registered import register

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tinyclip_workers.plan.planner import evaluation_errors
+from tinyclip_workers.plan.specs import evaluation_errors
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder
 from tests.workers.shards import COLORS, color_samples, write_shard

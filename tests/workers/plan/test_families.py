@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import save
 from tinyclip.schemas import FieldError, JobSpec, Layout, Plan
 from tinyclip_workers.model.preprocessing import OPENAI_MEAN, OPENAI_STD
-from tinyclip_workers.plan.planner import make_plan
+from tinyclip_workers.plan.specs import make_plan
 from tinyclip_workers.versions.writer import model_files
 
 from tests.workers.families import FAMILIES, write_family

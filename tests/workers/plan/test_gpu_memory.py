@@ -11,7 +11,7 @@ from tinyclip_workers.model.architecture import build_model, layout_from_config
 from tinyclip_workers.plan import memory
 from tinyclip_workers.plan.diagnostics import Diagnostics
 from tinyclip_workers.plan.memory import check_memory, image_activations
-from tinyclip_workers.plan.planner import make_plan
+from tinyclip_workers.plan.specs import make_plan
 
 from tests.workers.auto_stages import RESNET, TEXT, VIT
 from tests.workers.layouts import Config, layout_of
@@ -43,6 +43,15 @@ def warnings_of(layout: Layout, device: str = "cuda", **changes: Any) -> list[st
 @pytest.fixture(autouse=True)
 def a_planner_without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def test_a_share_of_a_gpu_has_less() -> None:
+    resources = {"workers": 1, "gpus_per_worker": 0.1}
+
+    [warning] = warnings_of(published("ViT-B-16"), batch_size=256, resources=resources)
+
+    assert "and its share of a GPU (0.1) has 8 GB" in warning
+    assert warnings_of(published("ViT-B-16"), batch_size=256, resources={"workers": 1}) == []
 
 
 def test_1024_pairs_of_a_vit_b_16_exceed_80_gb() -> None:

@@ -27,7 +27,7 @@ MAX_SECONDS = 60.0
 LIMITED = """
 import resource, runpy
 resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
-runpy.run_module("tinyclip_workers.plan.planner", run_name="__main__")
+runpy.run_module("tinyclip_workers.planner", run_name="__main__")
 """
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from tinyclip.schemas import FieldError, JobSpec, Plan
 from tinyclip_workers.model.summary import summarize
-from tinyclip_workers.plan.planner import make_plan
+from tinyclip_workers.plan.specs import make_plan
 from tinyclip_workers.training.clusters import ClustersError, read_clusters_header, save_clusters
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from tinyclip.addresses import ALLOW_PRIVATE
 from tinyclip.schemas import FieldError, JobSpec, Plan
+from tinyclip_workers import planner
 from tinyclip_workers.model.summary import summarize, text_macs
-from tinyclip_workers.plan import planner
 from tinyclip_workers.plan import shards as plan_shards
+from tinyclip_workers.plan import specs as plan_specs
 from tinyclip_workers.plan.cost import CALIBRATION_PASSES
-from tinyclip_workers.plan.planner import make_plan, plan_or_errors
+from tinyclip_workers.plan.specs import make_plan, plan_or_errors
 from tinyclip_workers.training.calibration import CALIBRATION_PAIRS
 
 from tests.workers import hostile_files as hostile
@@ -190,7 +191,7 @@ def test_a_spec_that_violates_the_schema_is_answered_with_its_fields() -> None:
 def test_a_process_reports_when_its_memory_is_too_little(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = io.StringIO()
     monkeypatch.setattr(planner, "take_stdout", lambda: answers)
-    monkeypatch.setattr(planner, "make_plan", lambda *_: bytearray(1 << 62))
+    monkeypatch.setattr(plan_specs, "make_plan", lambda *_: bytearray(1 << 62))
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"id": "b", "spec": spec(folder)}) + "\n"))
 
     planner.main()
@@ -224,7 +225,7 @@ def test_an_internal_error_costs_its_question_only(
 ) -> None:
     answers = io.StringIO()
     monkeypatch.setattr(planner, "take_stdout", lambda: answers)
-    monkeypatch.setattr(planner, "make_plan", lambda *_: {}["hunter2"])
+    monkeypatch.setattr(plan_specs, "make_plan", lambda *_: {}["hunter2"])
     questions = [{"id": "a", "spec": spec(folder)}, {"id": "b", "spec": {}}]
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(json.dumps(question) + "\n" for question in questions)))
 

@@ -9,7 +9,7 @@ from tinyclip.specfile import load_spec
 from tinyclip_workers.model.files import sources
 from tinyclip_workers.model.layouts import PRESETS
 from tinyclip_workers.model.summary import summarize
-from tinyclip_workers.plan.planner import make_plan
+from tinyclip_workers.plan.specs import make_plan
 
 from tests.workers.shards import color_samples, write_shard
 

@@ -8,8 +8,8 @@ from tinyclip.addresses import ARTIFACTS_ROOT
 from tinyclip.artifacts.store import ArtifactsStore
 from tinyclip.schemas import DatasetVersion, FieldError, Plan, ReinforcementCost
 from tinyclip_workers.plan.diagnostics import Diagnostics
-from tinyclip_workers.plan.planner import plan_or_errors
 from tinyclip_workers.plan.reinforcement import cost_or_errors
+from tinyclip_workers.plan.specs import plan_or_errors
 
 from tests.workers.models import tiny_layout, tiny_model, write_folder
 from tests.workers.plan_specs import Document, spec, write_data

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tinyclip.cluster import FIXED_CPUS
 from tinyclip.schemas import JobSpec, Plan
-from tinyclip_workers.plan.planner import make_plan
+from tinyclip_workers.plan.specs import make_plan
 
 from tests.workers.plan_specs import spec, write_data
 
@@ -64,6 +64,22 @@ def test_numbers_of_workers_over_which_the_batch_does_not_divide_are_not_used(fo
 def test_a_range_from_more_to_fewer_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="max 2 is less than min 3; exchange them"):
         plan(folder, workers={"min": 3, "max": 2})
+
+
+@pytest.mark.parametrize("workers", [2, {"min": 1, "max": 2}])
+def test_several_workers_do_not_share_a_gpu(folder: Path, workers: Any) -> None:
+    with pytest.raises(ValueError, match=r"gpus_per_worker 0\.5 trains alone: give workers: 1, not 2"):
+        plan(folder, workers=workers, gpus_per_worker=0.5)
+
+
+def test_a_share_of_a_gpu_is_planned(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FIXED_CPUS, "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+    found = plan(folder, device="cuda", gpus_per_worker=0.25)
+
+    assert isinstance(found, Plan)
+    assert found.spec.resources.gpus_per_worker == 0.25
 
 
 def test_a_cluster_that_nodes_may_join_takes_any_size(folder: Path) -> None:

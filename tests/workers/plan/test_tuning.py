@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tinyclip.schemas import FieldError, JobSpec, Plan
-from tinyclip_workers.plan.planner import make_plan
+from tinyclip_workers.plan.specs import make_plan
 
 from tests.workers.plan_specs import Document, spec, write_data
 

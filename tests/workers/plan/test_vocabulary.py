@@ -6,7 +6,7 @@ from tinyclip.schemas import ExportOptions
 from tinyclip_workers.exporting.formats.tinyclip import export_tinyclip
 from tinyclip_workers.model.files.folders import load_folder
 from tinyclip_workers.model.vocabularies.vocabulary import Vocabulary, reduced_model
-from tinyclip_workers.plan.planner import plan_or_errors
+from tinyclip_workers.plan.specs import plan_or_errors
 
 from tests.workers.plan_specs import spec, write_data
 

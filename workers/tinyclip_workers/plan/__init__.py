@@ -1,6 +1,6 @@
 """Plans: what a spec would do, computed by the same code that will train, or everything that is wrong with it.
 
-- `planner`: the entry point, a process that the control plane keeps warm; plans of jobs and checks of evaluations
+- `specs`: plans of whole specs, and checks of requests for evaluations; `tinyclip_workers.planner` is the process that answers
 - `diagnostics`: the errors and warnings that all checks add to
 - `shards`: samples of the shards; `data`: checks of the training data and of images and captions;
   `dataset`: of a registered data set; `reinforcement`: of stored embeddings

@@ -58,7 +58,7 @@ def _hours(macs: float, spec: JobSpec, device: str) -> float:
 
 def _depth_macs(stage: StageSpec, parent: Layout, student: Layout) -> int:
     """Count, for a calibration pair, the passes by which a shallower student's blocks are selected."""
-    if stage.inherit != "manual":
+    if stage.inherit != "manual" and (stage.prune is None or stage.prune.layers is None):
         return 0
     fixed = 1 if parent.image.kind == "resnet" else 0  # the first block of each stage stays
     stacks = zip(parent.image.layers, student.image.layers, strict=False)  # towers of two kinds are an error of the plan

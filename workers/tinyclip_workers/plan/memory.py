@@ -22,11 +22,18 @@ def check_memory(spec: JobSpec, stage: StageSpec, largest: AnyLayout, device: st
     pairs = (stage.batch_size or spec.batch_size) // (workers.min if isinstance(workers, WorkerRange) else workers)
     needed = pairs * image_activations(largest, half=spec.precision != "fp32")
     memory = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else COMMON_GPU_BYTES
+    memory *= spec.resources.gpus_per_worker
     if needed > memory:
         diagnostics.warn(
             f"stage {stage.name}: the image tower keeps about {needed / 1e9:.0f} GB for the gradient of {pairs} pairs a worker, "
-            f"and a GPU has {memory / 1e9:.0f} GB; set micro_batch: auto or gradient_checkpointing: true, or use more workers"
+            f"and {_gpu(spec)} has {memory / 1e9:.0f} GB; set micro_batch: auto or gradient_checkpointing: true, or use more "
+            "workers"
         )
+
+
+def _gpu(spec: JobSpec) -> str:
+    share = spec.resources.gpus_per_worker
+    return "a GPU" if share == 1 else f"its share of a GPU ({share:g})"
 
 
 def image_activations(layout: Layout, *, half: bool) -> int:

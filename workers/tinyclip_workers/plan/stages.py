@@ -30,13 +30,15 @@ def plan_stages(
     diagnostics: Diagnostics,
     *,
     teachers_tokenizer: bool = False,
+    parent: AnyLayout | None = None,
 ) -> list[PlannedStage]:
     """Plan the stages, up to the first student that cannot be built. Students inherit from the first of several teachers.
 
-    `teachers_tokenizer`: students have the tokenizer of the teacher, which is not CLIP's.
+    `parent`: that of the model of `inherit_from`, in place of the teacher; `teachers_tokenizer`: students have the tokenizer of
+    the model that they inherit from, which is not CLIP's.
     """
     planned: list[PlannedStage] = []
-    teacher = teachers[0] if teachers else None
+    teacher = parent or (teachers[0] if teachers else None)
     if teacher is not None and spec.inherits_from_teacher:
         teacher = own_layout(teacher) or teacher
     vocab_size = vocabulary_size(spec, diagnostics)
@@ -52,7 +54,7 @@ def plan_stages(
         planned.append(_planned(spec, index, student, samples, device, teacher_macs, parent))
         largest = chain.parent if stage.prune is not None and chain.parent is not None else student.layout
         check_memory(spec, stage, largest, device, diagnostics)
-        _check_length(planned[-1], stage, chain.before, spec, diagnostics)
+        _check_length(planned[-1], stage, chain.before, spec, parent, diagnostics)
         _check_embedding_sizes(spec, index, student.layout, diagnostics)
         chain.add(stage, student)
     return planned
@@ -86,7 +88,8 @@ def _student(
         return None
     if stage.prune is not None:
         assert isinstance(chain.parent, Layout)  # the spec's schema requires a teacher here
-        check_prune(index, stage.prune, chain.parent, chain.before, diagnostics)
+        if not check_prune(index, stage.prune, chain.parent, chain.before, diagnostics, estimated=chain.estimated):
+            return None
         layout = estimated_layout(stage.prune, chain.parent, chain.original or chain.parent)
         return summarize(layout).model_copy(update={"estimated": True})
     reads_siglips_tokens = chain.teachers_tokenizer and isinstance(chain.parent, Layout) and chain.parent.is_siglip
@@ -172,7 +175,7 @@ def _check_inheritance(
         _report(index, student, problem, problems)
     for error in problems.errors if chain.estimated else ():
         diagnostics.warn(f"{error.pointer} may not fit the student of the automatic stage before (an estimate): {error.message}")
-    if layout == chain.parent:
+    if layout == chain.parent and stage.inherit_from is None:
         diagnostics.warn(f"stage {stage.name} builds a student no smaller than what it inherits from")
 
 
@@ -258,11 +261,11 @@ def _planned(
 
 
 def _check_length(
-    planned: PlannedStage, stage: StageSpec, before: StageSpec | None, spec: JobSpec, diagnostics: Diagnostics
+    planned: PlannedStage, stage: StageSpec, before: StageSpec | None, spec: JobSpec, parent: AnyLayout, diagnostics: Diagnostics
 ) -> None:
     optimizer, prune = stage.optimizer or spec.optimizer, stage.prune
-    if prune is not None:
-        check_prune_step(planned.index, stage, before, planned.steps, optimizer, diagnostics)
+    if prune is not None and isinstance(parent, Layout):
+        check_prune_step(planned.index, stage, before, planned.steps, optimizer, parent, diagnostics)
     own = prune is not None and prune.warmup_steps is not None
     warmup = prune.warmup_steps if prune is not None and prune.warmup_steps is not None else optimizer.warmup_steps
     steps = planned.steps - (prune.cut_step if prune is not None else 0)

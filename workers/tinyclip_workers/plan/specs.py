@@ -1,19 +1,7 @@
-"""The planner's process, which the control plane keeps warm: `python -m tinyclip_workers.plan.planner`.
+"""Plans of whole specs, or all that is wrong with them; and checks of requests for evaluations."""
 
-It writes `{"ready": true}`, then answers each line of JSON on stdin with one on stdout: `{"id", "spec", "dataset"}` with
-`{"id", "plan"}` or `{"id", "errors"}`, `{"id", "evaluation"}` with `{"id", "errors", "warnings"}`, and `{"id",
-"reinforcement"}` with `{"id", "cost"}` or `{"id", "errors"}`. Questions about samples have the answers of `plan.samples`, and
-those about items of an index the answers of `plan.items`.
-Before an answer, lines `{"id", "doing"}` report its steps. After an internal error, it answers `{"id", "failed": true}`; out of
-memory, `{"id", "exhausted": true}`, and exits. All other output is written to stderr.
-"""
-
-import json
-import sys
-import traceback
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import IO, Any
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import ValidationError
 from tinyclip.artifacts.documents import EvaluationRequest
@@ -22,68 +10,21 @@ from tinyclip.validation import field_errors
 
 from tinyclip_workers.model.files.errors import TeacherError
 from tinyclip_workers.model.files.folders import ModelSource
-from tinyclip_workers.model.files.sources import check_teacher
+from tinyclip_workers.model.files.sources import PARENT, check_teacher, of_parent
 from tinyclip_workers.model.summary import summarize
 from tinyclip_workers.plan.cost import teacher_hours
 from tinyclip_workers.plan.data import check_batches, check_training_data
 from tinyclip_workers.plan.dataset import check_dataset
 from tinyclip_workers.plan.diagnostics import Diagnostics
-from tinyclip_workers.plan.items import item_or_problem, item_thumbnail_or_problem
 from tinyclip_workers.plan.languages import check_teachers_languages
 from tinyclip_workers.plan.objective import check_ensemble, check_objectives
-from tinyclip_workers.plan.reinforcement import check_stored, cost_or_errors
+from tinyclip_workers.plan.reinforcement import check_stored
 from tinyclip_workers.plan.resources import resolve_device
-from tinyclip_workers.plan.samples import image_or_problem, samples_or_problem, thumbnail_or_problem
 from tinyclip_workers.plan.shards import shard_urls
 from tinyclip_workers.plan.stages import plan_stages, resolve_stage_spec
 from tinyclip_workers.plan.tasks import TrainingData, check_tasks
 from tinyclip_workers.plan.tuning import check_tuning
 from tinyclip_workers.plan.vocabulary import check_vocabularies
-from tinyclip_workers.runtime.json_lines import take_stdout, write_answer
-from tinyclip_workers.runtime.memory import is_out_of_memory
-
-OnStep = Callable[[str, Any, str], None]
-
-
-def main() -> None:
-    """Answer until stdin ends. An internal error costs its question only; its traceback is written to stderr."""
-    answers = take_stdout()
-    write_answer(answers, {"ready": True})
-    for line in sys.stdin:
-        if not line.strip():
-            continue
-        request = json.loads(line)
-        try:
-            found = _answer(request, partial(_report_step, answers, request["id"]))
-        except Exception as error:
-            if is_out_of_memory(error):
-                write_answer(answers, {"id": request["id"], "exhausted": True})
-                return  # memory may be fragmented: the next question is for a new process
-            traceback.print_exc()
-            found = {"failed": True}
-        write_answer(answers, {"id": request["id"], **found})
-
-
-def _answer(request: Mapping[str, Any], on_step: OnStep) -> dict[str, Any]:
-    if "spec" in request:
-        return plan_or_errors(request["spec"], Diagnostics(on_step=on_step), request.get("dataset"))
-    if "reinforcement" in request:
-        return cost_or_errors(request["reinforcement"], Diagnostics(on_step=on_step))
-    if "samples" in request:
-        return samples_or_problem(request["samples"], Diagnostics(on_step=on_step))
-    if "thumbnail" in request:
-        return thumbnail_or_problem(request["thumbnail"], Diagnostics(on_step=on_step))
-    if "item" in request:
-        return item_or_problem(request["item"], Diagnostics(on_step=on_step))
-    if "item_thumbnail" in request:
-        return item_thumbnail_or_problem(request["item_thumbnail"], Diagnostics(on_step=on_step))
-    if "image" in request:
-        return image_or_problem(request["image"], Diagnostics(on_step=on_step))
-    return evaluation_errors(request["evaluation"], Diagnostics(on_step=on_step))
-
-
-def _report_step(answers: IO[str], id: str, pointer: str, value: Any, what: str) -> None:
-    write_answer(answers, {"id": id, "doing": {"pointer": pointer, "value": value, "what": what}})
 
 
 def plan_or_errors(
@@ -114,6 +55,7 @@ def make_plan(
     device = resolve_device(spec, diagnostics)
     teachers = _check_teachers(spec, diagnostics)
     teacher = teachers[0] if teachers else None
+    parent = _check_parent(spec, diagnostics)
     training, samples, exact = _check_data(spec, dataset, diagnostics)
     check_teachers_languages(spec, dataset.source.languages if dataset is not None else spec.data.train.languages, diagnostics)
     check_batches(spec, samples, exact, diagnostics)
@@ -122,14 +64,16 @@ def make_plan(
     check_objectives(spec, teachers, diagnostics)
     check_tuning(spec, diagnostics)
     stages: list[PlannedStage] = []
-    if teacher is not None or not teachers:
+    if (teacher is not None or not teachers) and (parent is not None or spec.inherits_from is None):
         diagnostics.begin("/stages", None, "deriving the students")
         layouts = [source.layout for source in teachers if source is not None]
         inherits = spec.inherits_from_teacher and spec.tokenizer is None
-        keeps = inherits and teacher is not None and teacher.tokenizer is not None
-        stages = plan_stages(spec, layouts, samples, device, diagnostics, teachers_tokenizer=keeps)
+        first = parent or teacher
+        keeps = inherits and first is not None and first.tokenizer is not None
+        named = None if parent is None else parent.layout
+        stages = plan_stages(spec, layouts, samples, device, diagnostics, teachers_tokenizer=keeps, parent=named)
         check_ensemble(spec, teachers, diagnostics)
-        check_vocabularies(spec, teachers, stages, diagnostics)
+        check_vocabularies(spec, teachers, stages, diagnostics, parent)
         diagnostics.begin("/data/train/reinforcement", spec.data.train.reinforcement, "comparing the reinforcement")
         check_stored(spec, dataset, teachers, stages, diagnostics)
     if diagnostics.errors:
@@ -188,6 +132,18 @@ def _check_teachers(spec: JobSpec, diagnostics: Diagnostics) -> list[ModelSource
     return found
 
 
+def _check_parent(spec: JobSpec, diagnostics: Diagnostics) -> ModelSource | None:
+    """Return the model of `inherit_from`; None without one, or if it cannot be used."""
+    if spec.inherits_from is None:
+        return None
+    diagnostics.begin(PARENT, spec.inherits_from, "reading the model to inherit from")
+    try:
+        return of_parent(spec, check_teacher)
+    except TeacherError as error:
+        diagnostics.error(error.pointer, error.value, error.message)
+        return None
+
+
 def _check_data(
     spec: JobSpec, dataset: DatasetVersion | None, diagnostics: Diagnostics
 ) -> tuple[TrainingData, int, bool]:
@@ -209,7 +165,3 @@ def _resolve_spec(spec: JobSpec, planned: list[PlannedStage], samples: int | Non
     own = spec.tokenizer is not None
     stages = [resolve_stage_spec(stage, plan, own_tokenizer=own) for stage, plan in zip(spec.stages, planned, strict=True)]
     return spec.model_copy(update={"stages": stages, "data": spec.data.model_copy(update={"train": train})})
-
-
-if __name__ == "__main__":
-    main()
