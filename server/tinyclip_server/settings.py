@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     """Format of standard error; auto: human at a terminal, else JSON. `logs/server.log` is JSON only with `json`."""
 
     max_running_jobs: int | None = Field(default=None, ge=1)
-    """Jobs on the cluster at once; unset: 1 on an embedded cluster, else 16."""
+    """Jobs on the cluster at once; unset: 1 on an embedded cluster, else 16. The trials of a search count as one."""
     tick_seconds: float = Field(default=0.4, gt=0)
     """Pause between two runs of the scheduler, each of which reads the new events of workers."""
     status_seconds: float = Field(default=2.0, ge=0)
@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     """Interpreter with `tinyclip[workers]` on the cluster's nodes."""
     driver_cpus: float | None = Field(default=None, ge=0)
     """CPUs that a job's driver reserves; unset: drivers run on the head node, with a number on any node."""
-    planner_command: list[str] = Field(default_factory=lambda: [sys.executable, "-m", "tinyclip_workers.plan.planner"])
+    planner_command: list[str] = Field(default_factory=lambda: [sys.executable, "-m", "tinyclip_workers.planner"])
     planner_timeout_seconds: float = Field(default=120.0, gt=0)
     """Time limit of one plan. A request waits as long at most for its turn, then it is refused with 429."""
     planner_processes: int = Field(default=2, ge=1, le=64)

@@ -1,4 +1,4 @@
-"""A fake of `python -m tinyclip_workers.plan.planner` without the engine. A spec's name selects its behaviour."""
+"""A fake of `python -m tinyclip_workers.planner` without the engine. A spec's name selects its behaviour."""
 
 import base64
 import json
@@ -86,6 +86,61 @@ def image(question: dict) -> dict:
     return {"jpeg": base64.b64encode(json.dumps(question).encode()).decode()}
 
 
+def advice(record: dict) -> dict:
+    """Try the values of the first varied field one after another; measure the best trials if there are constraints."""
+    if record["post"]["spec"]["name"] == "unadvisable":
+        return {"errors": [{"pointer": "/constraints", "value": None, "message": "no layout is that fast"}]}
+    if record["post"]["spec"]["name"] == "idle":
+        return {"advice": {"message": "no idea"}}
+    trials, (path, values) = record["trials"], next(iter(record["post"]["vary"].items()))
+    values = values if isinstance(values, list) else [values["min"], values["max"]]
+    active = [trial for trial in trials if trial["state"] not in ("succeeded", "failed", "cancelled")]
+    free = max(0, record["post"]["budget"]["at_once"] - len(active))
+    spec = record["post"]["spec"]
+    begin = [
+        {"number": number, "rung": 0, "settings": {path: value}, "spec": changed(spec, path, value)}
+        for number, value in enumerate(values)
+    ][len(trials) : len(trials) + free]
+    done = [trial for trial in trials if trial["model"] is not None]
+    if begin or active:
+        return {"advice": {"begin": begin, "message": f"{len(done)} of {len(values)} trials are done"}}
+    if record["post"]["constraints"] and not record["measured"]:
+        return {"advice": {"measure": [trial["number"] for trial in done]}}
+    front = [
+        {
+            "model": trial["model"], "trial": trial["number"], "params": trial["params"], "macs": trial["macs"],
+            "measurements": trial["measurements"], "is_feasible": True,
+        }
+        for trial in done
+    ]
+    recommended = front[0] if front else None
+    result = {"front": front, "recommended": recommended, "reason": "it is the smallest", "importance": {path: 1.0}}
+    return {"advice": {"finished": result}}
+
+
+def foresee(record: dict) -> dict:
+    """No student has fewer than 100 bytes; all trials are as long as the spec."""
+    post = record["post"]
+    bounds = [
+        {
+            "pointer": f"/constraints/{index}/bytes/max", "limit": each["bytes"]["max"], "smallest": 100,
+            "is_possible": each["bytes"]["max"] >= 100, "message": "the smallest student has 100; raise the limit",
+        }
+        for index, each in enumerate(post["constraints"])
+        if each["bytes"] is not None
+    ]
+    counts = [len(values) if isinstance(values, list) else 5 for values in post["vary"].values()]
+    trials = min(post["budget"]["trials"], *counts) if counts else post["budget"]["trials"]
+    hours = min(trials * record["device_hours"], post["budget"]["device_hours"] or 1e9)
+    estimate = {"trials": trials, "trials_by_rung": [trials], "steps": 20, "device_hours": hours}
+    return {"bounds": bounds, "estimate": estimate}
+
+
+def changed(spec: dict, path: str, value: object) -> dict:
+    head, _, rest = path.partition(".")
+    return {**spec, head: changed(spec.get(head) or {}, rest, value) if rest else value}
+
+
 def answer(question: dict) -> dict:
     if "item" in question:
         return {"id": question["id"], **item(question["item"])}
@@ -101,6 +156,10 @@ def answer(question: dict) -> dict:
         return {"id": question["id"], **thumbnail(question["thumbnail"])}
     if "reinforcement" in question:
         return {"id": question["id"], **cost(question["reinforcement"])}
+    if "search_plan" in question:
+        return {"id": question["id"], **foresee(question["search_plan"])}
+    if "search" in question:
+        return {"id": question["id"], **advice(question["search"])}
     name = question["spec"]["name"]
     if name == "dies":
         os._exit(3)

@@ -1,4 +1,7 @@
-"""Hostile requests: schemathesis draws them from the OpenAPI document, and worse values are put into them."""
+"""Hostile requests: schemathesis draws them from the OpenAPI document, and worse values are put into them.
+
+It is imported when the first ones are drawn: that takes a second, in every worker of pytest.
+"""
 
 import base64
 import copy
@@ -11,21 +14,8 @@ from urllib.parse import quote, urlencode
 
 import httpx
 import requests
-import schemathesis
 from fastapi import FastAPI
 from hypothesis import strategies as st
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
-
-CHECKS = [
-    not_a_server_error, status_code_conformance, content_type_conformance, response_headers_conformance,
-    response_schema_conformance,
-]
 
 
 def page_token(*key: Any) -> str:
@@ -101,6 +91,8 @@ _document: dict[str, Any] = {}
 
 def targets(app: FastAPI, known: dict[str, list[str]], bodies: dict[str, Any]) -> list[Target]:
     """Return a target for every operation; those that end or delete resources come last, parts before wholes."""
+    import schemathesis
+
     if not _document:
         _document.update(app.openapi())  # takes seconds, and is the same for every application
     schema = schemathesis.openapi.from_dict(_document)
@@ -111,9 +103,18 @@ def targets(app: FastAPI, known: dict[str, list[str]], bodies: dict[str, Any]) -
 
 def check_response(case: Any, request: httpx.Request, response: httpx.Response) -> None:
     """Raise if the document does not declare the status, media type, headers and schema of a response, and for any 5xx."""
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks
+
     response.request = httpx.Request(request.method, "http://127.0.0.1/")  # the checks cannot print the request that was sent
     try:
-        case.validate_response(response, checks=CHECKS)
+        case.validate_response(
+            response,
+            checks=[
+                not_a_server_error, checks.status_code_conformance, checks.content_type_conformance,
+                checks.response_headers_conformance, checks.response_schema_conformance,
+            ],
+        )  # fmt: skip
     except Exception as found:
         sent = f"{request.method} {request.url} {request.headers.raw} {request.content[:500]!r}"
         found.add_note(f"sent: {sent[:3000]}")

@@ -52,9 +52,12 @@ from tinyclip_server.orchestration.followers import reinforcements as reinforcem
 from tinyclip_server.orchestration.installation import bind_when_reachable, until_foreign
 from tinyclip_server.orchestration.loops import repeat
 from tinyclip_server.orchestration.scheduling.scheduler import Scheduler
+from tinyclip_server.orchestration.searches import loop as searches_reconcile
+from tinyclip_server.orchestration.searches import measurements as measurements_reconcile
 from tinyclip_server.orchestration.serve import deployments as deployments_reconcile
 from tinyclip_server.orchestration.serve import token_digests as tokens_publish
 from tinyclip_server.reinforcements import endpoints as reinforcements
+from tinyclip_server.searches import endpoints as searches
 from tinyclip_server.settings import Settings
 from tinyclip_server.tokens import endpoints as tokens
 
@@ -63,8 +66,8 @@ logger = logging.getLogger(__name__)
 ROUTERS: list[APIRouter] = [
     jobs.router, history.router, examples.router, job_schemas.router, datasets.router, dataset_versions.router,
     reinforcements.router, models.router, models.compare_router, predictions.router, deployments.router, queries.router,
-    cluster.router, indexes.router, indexes.items_router, evaluations.router, exports.router, tokens.router,
-    tokens.me_router,
+    cluster.router, indexes.router, indexes.items_router, evaluations.router, exports.router, searches.router,
+    tokens.router, tokens.me_router,
 ]
 """The routes under /v1, one router a resource."""
 
@@ -79,6 +82,8 @@ RECONCILERS: dict[str, Callable[[Services], Awaitable[None]]] = {
     "indexes": indexes_reconcile.reconcile,
     "evaluations": evaluations_reconcile.reconcile,
     "exports": exports_reconcile.reconcile,
+    "searches": searches_reconcile.reconcile,
+    "measurements": measurements_reconcile.reconcile,
     "cleanup": cleanup.reconcile,
     "tokens": tokens_publish.publish,
 }
@@ -118,7 +123,7 @@ def create_app(
         services.stopping.set()
         await _end(background, ROUND_SECONDS + 1)
         if schedule:
-            await _release(scheduler)
+            await _release(services, scheduler)
         await services.close()
 
     app = FastAPI(
@@ -148,11 +153,12 @@ def _routes() -> list[BaseRoute]:
     return router.routes
 
 
-async def _release(scheduler: Scheduler) -> None:
+async def _release(services: Services, scheduler: Scheduler) -> None:
     """Release leases if the database answers in time; otherwise they expire."""
     try:
         async with asyncio.timeout(RELEASE_SECONDS):
             await scheduler.release()
+            await searches_reconcile.release(services)
     except (SQLAlchemyError, OSError) as error:
         logger.warning("leases are not released and will expire: %s", error or type(error).__name__)
 

@@ -1,9 +1,10 @@
-"""Plans specs and checks evaluations with the engine, in warm processes (`python -m tinyclip_workers.plan.planner`).
+"""Plans specs and checks evaluations with the engine, in warm processes (`python -m tinyclip_workers.planner`).
 
-One JSON line is written, `{"id", "spec", "dataset"}`, `{"id", "evaluation"}` or `{"id", "reinforcement"}`. Lines `{"id", "doing":
-{"pointer", "value", "what"}}` report the current step, and `{"id", "plan"}`, `{"id", "cost"}`, `{"id", "errors"}`, `{"id",
-"failed": true}` or `{"id", "exhausted": true}` is the answer. The first line of a process is `{"ready": true}`. A process is
-started when first needed, and again after it died.
+One JSON line is written, `{"id", "spec", "dataset"}`, `{"id", "evaluation"}`, `{"id", "reinforcement"}`, `{"id", "search"}` or
+`{"id", "search_plan"}`. Lines `{"id", "doing": {"pointer", "value", "what"}}` report the current step, and `{"id", "plan"}`,
+`{"id", "cost"}`, `{"id", "advice"}`, `{"id", "bounds", "estimate"}`, `{"id", "errors"}`, `{"id", "failed": true}` or `{"id",
+"exhausted": true}` is the answer. The first line of a process is `{"ready": true}`. A process is started when first needed, and
+again after it died.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from tinyclip.artifacts.documents import EvaluationRequest
+from tinyclip.artifacts.searches import Advice, Bound, SearchEstimate, SearchRecord
 from tinyclip.schemas import (
     DatasetSample,
     DatasetVersion,
@@ -109,6 +111,21 @@ class Planner:
         """Return the thumbnail of the sample at a place of a shard as a JPEG. Raises as `plan`, and NotFound."""
         question = {"url": url, "key": key, "start": start, "length": length, "image_key": image_key, "size": size}
         return base64.b64decode(_found(await self._about_item(project, {"image": question}))["jpeg"])
+
+    async def advise(self, project: str, record: SearchRecord) -> Advice:
+        """Return what a search is to do next. Raises as `plan`."""
+        answer = await self._in_turn(project, {"search": record.model_dump(mode="json")})
+        if answer.get("errors"):
+            raise InvalidInput.of(_field_errors.validate_python(answer["errors"]), code="impossible_search")
+        return Advice.model_validate(answer["advice"])
+
+    async def foresee(self, project: str, record: SearchRecord) -> tuple[list[Bound], SearchEstimate]:
+        """Return the limits of a search that has not begun beside what can be reached, and its length. Raises as `plan`."""
+        answer = await self._in_turn(project, {"search_plan": record.model_dump(mode="json")})
+        if answer.get("errors"):
+            raise InvalidInput.of(_field_errors.validate_python(answer["errors"]), code="impossible_search")
+        bounds = [Bound.model_validate(bound) for bound in answer["bounds"]]
+        return bounds, SearchEstimate.model_validate(answer["estimate"])
 
     async def warm_up(self) -> None:
         """Start a process ahead of the first question; a failure is only logged."""

@@ -16,11 +16,12 @@ from tinyclip_server.database.tables import (
     ExportRow,
     IndexRow,
     JobRow,
+    MeasurementRow,
     ReinforcementRow,
 )
 
-FollowedRow = DatasetRow | ReinforcementRow | IndexRow | EvaluationRow | ExportRow
-FOLLOWED: tuple[type[FollowedRow], ...] = (DatasetRow, ReinforcementRow, IndexRow, EvaluationRow, ExportRow)
+FollowedRow = DatasetRow | ReinforcementRow | IndexRow | EvaluationRow | ExportRow | MeasurementRow
+FOLLOWED: tuple[type[FollowedRow], ...] = (DatasetRow, ReinforcementRow, IndexRow, EvaluationRow, ExportRow, MeasurementRow)
 """Rows whose newest Ray job is a column of theirs."""
 CHUNK = 500
 """Ids of one statement; SQLite limits its parameters."""
@@ -71,4 +72,6 @@ def _resource(row: FollowedRow) -> Resource:
         return Resource("index", row.name, row.name)
     if isinstance(row, EvaluationRow):
         return Resource("evaluation", row.model, row.id)
+    if isinstance(row, MeasurementRow):
+        return Resource("search", f"{row.kind} of {row.search_id}", row.search_id)
     return Resource("export", f"{row.model_name}@{row.model_version} {row.name}", row.id)

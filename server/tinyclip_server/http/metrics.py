@@ -24,6 +24,7 @@ from tinyclip_server.database.tables import (
     JobRow,
     ModelVersionRow,
     ReinforcementRow,
+    SearchRow,
 )
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -122,6 +123,8 @@ async def database_metrics(session: AsyncSession) -> CollectorRegistry:
     await _count(session, registry, "tinyclip_indexes", "Indexes.", "state", IndexRow.state, IndexState)
     await _count(session, registry, "tinyclip_evaluations", "Evaluations.", "state", EvaluationRow.state, EvaluationState)
     await _count(session, registry, "tinyclip_exports", "Exports.", "state", ExportRow.state, ExportState)
+    not_removed = SearchRow.deleted_at.is_(None)
+    await _count(session, registry, "tinyclip_searches", "Searches.", "state", SearchRow.state, JobState, not_removed)
     versions = await session.scalar(select(func.count()).select_from(ModelVersionRow))
     Gauge("tinyclip_model_versions", "Registered model versions.", registry=registry).set(versions or 0)
     oldest = await session.scalar(select(func.min(JobRow.created_at)).where(JobRow.state == JobState.QUEUED))

@@ -1,6 +1,7 @@
 """The parts of one running server, and the dependencies by which endpoints use them."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,6 +41,10 @@ class Services:
     feeds: Feeds = field(default_factory=Feeds)
     served: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once this server has seen a deployment: from then on Serve is compared with the database, also without deployments."""
+    owner: str = field(default_factory=lambda: secrets.token_hex(8))
+    """The name under which this server leases searches."""
+    advised: dict[str, str] = field(default_factory=dict)
+    """Digests of the records of searches, by id, for which there was nothing to do: advice is asked for when they change."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server stops: long polls return at once."""
 

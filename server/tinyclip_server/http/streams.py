@@ -1,4 +1,4 @@
-"""A job's events, log lines and metric points as server-sent events: from any number on, in order, until the job has ended.
+"""A job's or a search's history as server-sent events: from any number on, in order, until it has ended.
 
 However many clients watch a job, its new rows are read and serialized once: all readers share one `Feed`.
 """
@@ -16,14 +16,14 @@ from weakref import WeakValueDictionary
 import anyio
 from fastapi import Request
 from pydantic import BaseModel
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 from tinyclip.schemas import JobState
 
 from tinyclip_server.database.engine import Database
-from tinyclip_server.database.tables import JobRow
+from tinyclip_server.database.tables import JobRow, SearchRow
 from tinyclip_server.http.callers import caller_of, counted_address
 from tinyclip_server.problems import InvalidInput, TooManyRequests
 
@@ -56,6 +56,8 @@ class Line(NamedTuple):
     row: Any
 
 
+Owner = type[JobRow] | type[SearchRow]
+"""What a history belongs to."""
 Read = Callable[[AsyncSession, int], Awaitable[list[Line]]]
 """Returns at most BATCH lines above a sequence number, in order."""
 
@@ -63,8 +65,9 @@ Read = Callable[[AsyncSession, int], Awaitable[list[Line]]]
 class Feed:
     """The newest lines of one stream; any reader refreshes them when they are out of date."""
 
-    def __init__(self, db: Database, job_id: str, after: int, read: Read) -> None:
-        self._db, self._job_id, self._read, self._last = db, job_id, read, after
+    def __init__(self, db: Database, state: Select[str], after: int, read: Read) -> None:
+        """Create a feed that ends with a terminal state: `state` selects that of the job or search."""
+        self._db, self._state, self._read, self._last = db, state, read, after
         self._lines: deque[Line] = deque(maxlen=BUFFERED_LINES)
         self._turn = asyncio.Lock()
         self._read_at = float("-inf")
@@ -77,7 +80,7 @@ class Feed:
             while time.monotonic() - self._read_at >= POLL_SECONDS and not self.ended:
                 async with self._db.read() as session:
                     # The state first: lines that are read after the end are complete.
-                    state = await session.scalar(select(JobRow.state).where(JobRow.id == self._job_id))
+                    state = await session.scalar(self._state)
                     lines = await self._read(session, self._last)
                 self._lines.extend(lines)
                 if lines:
@@ -95,17 +98,17 @@ class Feed:
 
 
 class Feeds:
-    """The feeds that have readers, by job and kind."""
+    """The feeds that have readers, by job or search and kind."""
 
     def __init__(self) -> None:
         self._feeds: WeakValueDictionary[tuple[str, str], Feed] = WeakValueDictionary()
         self.lagging_readers = asyncio.Semaphore(MAX_LAGGING_READERS)
         self._open: Counter[str] = Counter()
 
-    def get(self, db: Database, job_id: str, kind: str, after: int, read: Read) -> Feed:
-        feed = self._feeds.get((job_id, kind))
+    def get(self, db: Database, owner: Owner, id: str, kind: str, after: int, read: Read) -> Feed:
+        feed = self._feeds.get((id, kind))
         if feed is None:
-            feed = self._feeds[job_id, kind] = Feed(db, job_id, after, read)
+            feed = self._feeds[id, kind] = Feed(db, select(owner.state).where(owner.id == id), after, read)
         return feed
 
     @contextlib.contextmanager
@@ -158,20 +161,21 @@ def stream(
     request: Request,
     db: Database,
     feeds: Feeds,
-    job_id: str,
+    id: str,
     after: int,
     newest: int,
     fetch: Callable[[AsyncSession, str, int, int], Awaitable[Sequence[RowT]]],
     view: Callable[[RowT], BaseModel],
     wanted: Callable[[RowT], bool] = lambda row: True,
+    owner: Owner = JobRow,
 ) -> EventSourceResponse:
     """Return a response that streams the wanted rows above `after` as they are written; `newest` is the last number so far."""
 
     async def read(session: AsyncSession, seq: int) -> list[Line]:
-        return [Line(row.seq, view(row).model_dump_json(), row) for row in await fetch(session, job_id, seq, BATCH)]
+        return [Line(row.seq, view(row).model_dump_json(), row) for row in await fetch(session, id, seq, BATCH)]
 
     stopping = anyio.Event()  # set when the server stops: the stream ends after a whole message, and the client resumes it
-    feed = feeds.get(db, job_id, fetch.__name__, max(min(after, newest), newest - BUFFERED_LINES), read)
+    feed = feeds.get(db, owner, id, fetch.__name__, max(min(after, newest), newest - BUFFERED_LINES), read)
 
     reader = caller_of(request).token_id or (counted_address(request.client.host) if request.client else "")
     return _CountedResponse(

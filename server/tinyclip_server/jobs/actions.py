@@ -17,13 +17,17 @@ async def allowed(session: AsyncSession, caller: Caller, jobs: Iterable[JobRow])
     """Return a function that lists what each of these jobs allows to the caller."""
     if not caller.may(Scope.WRITE):
         return lambda job: []
-    ended = any(JobState(job.state).terminal for job in jobs)
+    ended = [job for job in jobs if JobState(job.state).terminal]
     adopted = await repository.adopted_by_active_retries(session) if ended else set()
-    return lambda job: possible(job, adopted=job.id in adopted)
+    searches = await repository.active_searches(session, ended)
+    return lambda job: possible(job, adopted=job.id in adopted, searched=job.search_id in searches)
 
 
-def possible(job: JobRow, *, adopted: bool) -> list[JobAction]:
-    """Return what a job allows to a caller who may write; `adopted`: an active retry continues from its checkpoints."""
+def possible(job: JobRow, *, adopted: bool, searched: bool = False) -> list[JobAction]:
+    """Return what a job allows to a caller who may write.
+
+    `adopted`: an active retry continues from its checkpoints; `searched`: it is a trial of a search that has not ended.
+    """
     state = JobState(job.state)
     on_cluster = state in ON_CLUSTER
     actions: dict[JobAction, bool] = {
@@ -33,6 +37,6 @@ def possible(job: JobRow, *, adopted: bool) -> list[JobAction]:
         "retry": state in (S.FAILED, S.CANCELLED) and not adopted and job.checkpoints_expired_at is None,
         "clone": True,
         "edit": True,
-        "delete": state.terminal and not adopted,
+        "delete": state.terminal and not adopted and not searched,
     }
     return [action for action, is_possible in actions.items() if is_possible]

@@ -64,6 +64,7 @@ async def find(
         list[Line] | None, Query(max_length=10, description="key:value, may be repeated: jobs with all of them")
     ] = None,
     search: Annotated[Key, Query(description="jobs whose name, id or value of a label contains this, in any case")] = "",
+    parent: Annotated[Key, Query(description="the id of a search: its trials")] = "",
 ) -> Page[Job]:
     """List jobs, newest first.
 
@@ -71,7 +72,7 @@ async def find(
     """
     rows = await repository.newest(
         session, caller.project, after=paging.after_newest(), limit=paging.page_size + 1, states=state or (), names=name or (),
-        labels=[_label(pair) for pair in label or []], search=search,
+        labels=[_label(pair) for pair in label or []], search=search, parent=parent,
     )
     actions = await allowed(session, caller, rows)
     return paging.page(rows, lambda job: job_view(job, actions=actions(job)), lambda job: (job.created_at, job.id))

@@ -10,7 +10,15 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from tinyclip.schemas import JobState
 
 from tinyclip_server.database.engine import Base
-from tinyclip_server.database.tables import AttemptRow, EventRow, JobLabelRow, JobRow, LogLineRow, MetricPointRow
+from tinyclip_server.database.tables import (
+    AttemptRow,
+    EventRow,
+    JobLabelRow,
+    JobRow,
+    LogLineRow,
+    MetricPointRow,
+    SearchRow,
+)
 from tinyclip_server.http.pagination import Rows, fitting_rows
 from tinyclip_server.jobs.lifecycle import ENDED
 
@@ -36,8 +44,12 @@ async def newest(
     names: Sequence[str] = (),
     labels: Iterable[tuple[str, str]] = (),
     search: str = "",
+    parent: str = "",
 ) -> Rows[JobRow]:
-    """Return the newest jobs in any of the states, with any of the names and all of the labels, in which a text is found."""
+    """Return the newest jobs in any of the states, with any of the names and all of the labels, in which a text is found.
+
+    `parent`: the search whose trials they are.
+    """
     place, newest_first = tuple_(JobRow.created_at, JobRow.id), (JobRow.created_at.desc(), JobRow.id.desc())
     query = select(JobRow).where(JobRow.project == project, JobRow.deleted_at.is_(None)).order_by(*newest_first)
     if after:
@@ -50,6 +62,8 @@ async def newest(
         query = query.where(JobRow.state.in_(states))
     if names:
         query = query.where(JobRow.name.in_(names))
+    if parent:
+        query = query.where(JobRow.search_id == parent)
     for key, value in labels:
         query = query.where(
             select(JobLabelRow.job_id)
@@ -174,6 +188,13 @@ async def adopted_by_active_retries(session: AsyncSession) -> set[str]:
     """Return the ids of jobs whose checkpoints an active retry continues from."""
     query = select(JobRow.adopts).where(JobRow.state.in_(ACTIVE), JobRow.adopts.is_not(None))
     return {job_id for adopts in await session.scalars(query) for job_id in adopts or ()}
+
+
+async def active_searches(session: AsyncSession, jobs: Iterable[JobRow]) -> set[str]:
+    """Return the ids of searches that have not ended of which some of these jobs are trials."""
+    ids = {job.search_id for job in jobs if job.search_id is not None}
+    query = select(SearchRow.id).where(SearchRow.id.in_(ids), SearchRow.state.in_(ACTIVE))
+    return set(await session.scalars(query)) if ids else set()
 
 
 async def copy_metric_points(session: AsyncSession, source: str, target: str) -> None:

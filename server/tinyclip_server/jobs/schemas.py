@@ -7,7 +7,7 @@ from functools import cache
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
-from tinyclip.schemas import JSON, JobSpec
+from tinyclip.schemas import JSON, JobSpec, SearchPost
 
 from tinyclip_server.http.bodies import BoundedRoute
 from tinyclip_server.http.conditions import IfNoneMatch, matches, quoted
@@ -16,14 +16,14 @@ from tinyclip_server.problems import NotFound
 
 router = APIRouter(route_class=BoundedRoute, prefix="/schemas", tags=["schemas"])
 
-DOCUMENTS: dict[str, type[BaseModel]] = {"JobSpec": JobSpec}
+DOCUMENTS: dict[str, type[BaseModel]] = {"JobSpec": JobSpec, "SearchPost": SearchPost}
 CACHED = "private, max-age=300"
 """An upgrade of the server may change a schema, which its ETag shows."""
 
 
 @router.get("/{document}", response_model=JSON, responses={304: {"description": "as in the cache"}})
 async def get(document: str, if_none_match: IfNoneMatch = None) -> Response:
-    """Get the JSON Schema (2020-12, self-contained) of a document: `JobSpec`."""
+    """Get the JSON Schema (2020-12, self-contained) of a document: `JobSpec` or `SearchPost`."""
     if document not in DOCUMENTS:
         raise NotFound(f"there is no schema of that name; there are {', '.join(DOCUMENTS)}", code="no_such_schema")
     body, etag = _schema(document)

@@ -17,8 +17,12 @@ from tinyclip_server.problems import Conflict, NotFound
 from tinyclip_server.reinforcements import service as reinforcements
 
 
-async def create(session: AsyncSession, project: str, planned: PlannedJob) -> JobRow:
-    """Queue a new job. Raises Conflict if its name is that of another project's model, or its data set was deleted meanwhile."""
+async def create(
+    session: AsyncSession, project: str, planned: PlannedJob, *, search: str | None = None, trial: int | None = None
+) -> JobRow:
+    """Queue a new job; with `search` and `trial`, a trial of a search.
+
+    Raises Conflict if its name is that of another project's model, or its data set was deleted meanwhile."""
     spec, plan, dataset = planned.spec, planned.plan, planned.dataset
     if dataset is not None:
         await _lock_data(session, project, spec, dataset)
@@ -34,6 +38,8 @@ async def create(session: AsyncSession, project: str, planned: PlannedJob) -> Jo
         dataset=dataset.model_dump(mode="json") if dataset is not None else None,
         progress={"stages": len(plan.stages), "steps": plan.stages[0].steps if plan.stages else 0},
         model_name=spec.name,
+        search_id=search,
+        trial=trial,
         stages=[
             StageRow(
                 index=stage.index, name=stage.name, inherit=stage.inherit, steps=stage.steps, state=StageState.PENDING,
@@ -174,5 +180,8 @@ async def delete(session: AsyncSession, job: JobRow) -> None:
     if retries := await repository.active_retries(session, job.id):
         message = f"job {retries[0].id} continues from the checkpoints of {job.id}; wait until it has ended, or cancel it"
         raise Conflict(message, code="checkpoints_in_use")
+    if job.search_id is not None and job.search_id in await repository.active_searches(session, [job]):
+        message = f"job {job.id} is a trial of search {job.search_id}, which has not ended; wait for its end, or cancel it"
+        raise Conflict(message, code="search_in_progress")
     job.deleted_at = now()
     await session.flush()

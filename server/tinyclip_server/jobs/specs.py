@@ -12,7 +12,7 @@ from tinyclip.validation import pointer_of, shown_value
 
 from tinyclip_server.http.services import Services
 from tinyclip_server.jobs import datasets
-from tinyclip_server.models.teachers import pin
+from tinyclip_server.models.teachers import pin, pin_model
 from tinyclip_server.problems import InvalidInput
 
 
@@ -39,10 +39,14 @@ async def plan(
 
 
 async def _pin_teachers(services: Services, project: str, spec: JobSpec) -> JobSpec:
-    """Return the spec with `registry:name@alias` as `registry:name@3`."""
+    """Return the spec with `registry:name@alias` as `registry:name@3`, in teachers and in `inherit_from`."""
     teacher = await pin(services, project, spec.teacher, "/teacher") if spec.teacher is not None else None
     teachers = [await pin(services, project, each, f"/teachers/{index}") for index, each in enumerate(spec.teachers)]
-    return spec.model_copy(update={"teacher": teacher, "teachers": teachers})
+    first, *rest = spec.stages
+    if first.inherit_from is not None:
+        pinned = await pin_model(services, project, first.inherit_from, "/stages/0/inherit_from")
+        first = first.model_copy(update={"inherit_from": pinned})
+    return spec.model_copy(update={"teacher": teacher, "teachers": teachers, "stages": [first, *rest]})
 
 
 def with_changes(spec: dict[str, Any], changes: dict[str, Any]) -> JobSpec:

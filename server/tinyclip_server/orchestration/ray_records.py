@@ -12,17 +12,27 @@ from sqlalchemy import select
 from tinyclip.schemas import DatasetState, EvaluationState, ExportState, IndexState, ReinforcementState
 
 from tinyclip_server.backends.ray_gateway import EndedJob, RayUnavailable, works_in
-from tinyclip_server.database.tables import AttemptRow, DatasetRow, EvaluationRow, ExportRow, IndexRow, ReinforcementRow
+from tinyclip_server.database.tables import (
+    AttemptRow,
+    DatasetRow,
+    EvaluationRow,
+    ExportRow,
+    IndexRow,
+    MeasurementRow,
+    ReinforcementRow,
+)
 from tinyclip_server.http.services import Services
 
 logger = logging.getLogger(__name__)
 
 PREFIX = "tc-"
-FOLLOWED: tuple[tuple[type[DatasetRow | EvaluationRow | ExportRow | IndexRow | ReinforcementRow], Sequence[str]], ...] = (
+Followed = DatasetRow | EvaluationRow | ExportRow | IndexRow | MeasurementRow | ReinforcementRow
+FOLLOWED: tuple[tuple[type[Followed], Sequence[str]], ...] = (
     (DatasetRow, (DatasetState.READY, DatasetState.FAILED)),
     (EvaluationRow, (EvaluationState.SUCCEEDED, EvaluationState.FAILED)),
     (ExportRow, (ExportState.SUCCEEDED, ExportState.FAILED)),
     (IndexRow, (IndexState.READY, IndexState.FAILED)),
+    (MeasurementRow, ("succeeded", "failed", "kept")),
     (ReinforcementRow, (ReinforcementState.SUCCEEDED, ReinforcementState.FAILED)),
 )
 """Rows with a Ray job, and the states in which Ray is not asked about it any more."""

@@ -104,13 +104,16 @@ class TestProjects:
             ("/v1/models/emoji/aliases/best", {"version": 1}),
         ):
             assert (await open_service.http.put(path, json=body)).is_success
+        tasks = {"tasks": [{"name": "pets", "kind": "zero_shot", "shards": "/data/wds_pets"}]}
+        sought = {"spec": spec(name="emoji", evaluation=tasks), "vary": {"seed": [1]}}
+        search = await open_service.call("POST", "/v1/searches", sought, status=201)
         guarded = await start(auth="tokens", requests_per_minute=100_000)
         mine = bearer(await token(guarded, *ALL_BUT_METRICS))
         theirs = bearer(await token(guarded, *ALL_BUT_METRICS, project="other"))
         token_id = (await guarded.http.get("/v1/me", headers=mine)).json()["token"]["id"]
         names = {
             "job_id": job["id"], "token_id": token_id, "name": "emoji", "v": "1", "version": "1", "alias": "best",
-            "path": "model.json", "index": "0", "export": "onnx", "number": "0",
+            "path": "model.json", "index": "0", "export": "onnx", "number": "0", "search_id": search["id"],
         }  # fmt: skip
         bodies: dict[str, Any] = {"PATCH": {"priority": 1}, "PUT": {"version": 1}, "POST": {}}
         special: dict[str, Any] = {
@@ -130,7 +133,7 @@ class TestProjects:
             assert response.status_code == 404, (method, path, response.status_code, response.text)
             checked += 1
         assert checked > 20
-        for path in ("/v1/jobs", "/v1/models", "/v1/deployments", "/v1/indexes", "/v1/datasets"):
+        for path in ("/v1/jobs", "/v1/models", "/v1/deployments", "/v1/indexes", "/v1/datasets", "/v1/searches"):
             assert (await guarded.http.get(path, headers=theirs)).json()["items"] == [], path
             assert len((await guarded.http.get(path, headers=mine)).json()["items"]) == 1, path
 

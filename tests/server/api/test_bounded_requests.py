@@ -54,12 +54,19 @@ def tasks(field: str) -> Callable[[int], bytes]:
     return lambda size: (json.dumps(spec())[:-1] + f', "evaluation": {{"tasks": [{",".join([unit] * 200)}]}}}}').encode()
 
 
+def searched(start: str, unit: str, end: str) -> Callable[[int], bytes]:
+    """Return a function that makes a search, whose last field has as many units as fit."""
+    return listed(f'{{"spec":{json.dumps(spec(evaluation=EVALUATION))},{start}', unit, end + "}")
+
+
 def get(path: str, **headers: str) -> Shape:
     return Shape(lambda size: b"", path, "GET", {name.replace("_", "-"): value for name, value in headers.items()})
 
 
 GALLERY = "/v1/indexes/gallery"
 ITEMS = f"{GALLERY}/items"
+SEARCHES = "/v1/searches"
+EVALUATION = {"tasks": [{"name": "a", "kind": "retrieval", "shards": "/data/a.tar"}]}
 CLONE = "/v1/jobs/job_x/clone"
 VECTOR = '{"id":"{#}","vector":[' + ",".join(["0.12345"] * 1000) + "]}"
 BODIES: dict[str, Shape] = {
@@ -126,6 +133,16 @@ BODIES: dict[str, Shape] = {
         listed('{"teachers":[', '{"model":"a","weight":0}', "]}"), "/v1/datasets/a/versions/1/reinforcements"
     ),
     "evaluation tasks": Shape(listed('{"model":"a","tasks":[', '{"kind":1}', "]}"), "/v1/evaluations"),
+    "varied fields": Shape(searched('"vary":{', '"optimizer.lr{#}":[1]', "}"), SEARCHES),
+    "values of a varied field": Shape(searched('"vary":{"optimizer.lr":[', '"a"', "]}"), SEARCHES),
+    "invalid values of varied fields": Shape(searched('"vary":{', '"a{#}":{"min":"a"}', "}"), SEARCHES),
+    "constraints": Shape(searched('"constraints":[', '{"task":1}', "]"), SEARCHES),
+    "a large spec that is varied": Shape(
+        lambda size: json.dumps(
+            {"spec": spec(labels={}, stages=spec()["stages"][:1] * 99, evaluation=EVALUATION), "vary": {"seed": ["a"] * 999}}
+        ).encode(),
+        SEARCHES,
+    ),
     "scopes": Shape(listed('{"name":"a","scopes":[', '"x"', "]}"), "/v1/tokens"),
     "formats": Shape(listed('{"formats":[', '"x"', "]}"), "/v1/models/a/versions/1/exports"),
     "an import by name": Shape(filled('{"source":"', "a", '"}'), "/v1/models/import"),

@@ -42,6 +42,11 @@ BODIES: dict[str, Any] = {
     "PUT /v1/datasets/{name}/aliases/{alias}": {"version": 1},
     "POST /v1/datasets/{name}/versions/{version}/reinforcements": {"teacher": {"model": "ViT-B-32", "pretrained": "openai"}},
     "POST /v1/evaluations": {"model": "emoji@1", "tasks": [TASK]},
+    "POST /v1/searches": {
+        "spec": spec(evaluation={"tasks": [TASK]}),
+        "vary": {"optimizer.lr": [1e-4, 2e-4], "seed": {"min": 1, "max": 9, "integer": True}},
+        "constraints": [{"bytes": {"max": 1e6}}],
+    },
     "POST /v1/tokens": {"name": "ci", "scopes": ["read"], "expires_in_days": 3},
 }
 
@@ -148,6 +153,8 @@ async def furnished(start: Start) -> tuple[Service, dict[str, list[str]]]:
     exports = BODIES["POST /v1/models/{name}/versions/{version}/exports"]
     assert (await before.http.post("/v1/models/emoji/versions/1/exports", json=exports)).is_success
     evaluation = (await before.http.post("/v1/evaluations", json=BODIES["POST /v1/evaluations"])).json()
+    search = (await before.http.post("/v1/searches", json=BODIES["POST /v1/searches"])).json()
+    await before.reconcile("searches")
     service = await start(before.ray, auth="tokens", requests_per_minute=10**9, max_body_bytes=200_000)
     reach(service, AnsweringServe())
     mine = await token(service, Scope.ADMIN)
@@ -157,6 +164,7 @@ async def furnished(start: Start) -> tuple[Service, dict[str, list[str]]]:
         "alias": ["best"], "index": ["1"], "path": ["open_clip_model.safetensors"], "token_id": [tokens[0]["id"]],
         "evaluation_id": [evaluation["id"]], "export": ["onnx"], "reinforcement": [reinforcement],
         "key": ["a/3"], "document": ["JobSpec"], "id": ["a/3"], "task": ["style"], "number": ["0"],
+        "search_id": [search["id"]],
     }
 
 

@@ -65,6 +65,15 @@ class TestCreate:
         assert [teacher["model"] for teacher in given] == ["ViT-B-32", "registry:big@1"]
         assert kept[1]["weight"] == given[1]["weight"] == 2
 
+    async def test_the_version_to_inherit_from_is_pinned(self, service: Service) -> None:
+        await service.register_model("small")
+        stage = {"name": "on", "student": {}, "train": {"steps": 20}, "inherit_from": "registry:small@latest"}
+
+        worker = await service.started(stages=[stage])
+
+        assert (await service.job(worker.job))["spec"]["stages"][0]["inherit_from"] == "registry:small@1"
+        assert worker.spec()["spec"]["stages"][0]["inherit_from"] == "registry:small@1"
+
     async def test_a_clone_has_the_requested_changes(self, service: Service) -> None:
         job = await service.submit()
 
@@ -129,6 +138,13 @@ class TestInvalidInput:
         problem = assert_problem(await post(service, spec(teacher={"model": "registry:ghost@1"})), 422, "unknown_model")
 
         assert problem["errors"][0]["pointer"] == "/teacher/model"
+
+    async def test_an_unknown_version_to_inherit_from_has_its_pointer(self, service: Service) -> None:
+        stage = {"name": "on", "student": {}, "train": {"steps": 20}, "inherit_from": "registry:ghost@1"}
+
+        problem = assert_problem(await post(service, spec(stages=[stage])), 422, "unknown_model")
+
+        assert (problem["errors"][0]["pointer"], problem["errors"][0]["value"]) == ("/stages/0/inherit_from", "registry:ghost@1")
 
     async def test_an_unknown_registry_teacher_of_several_has_its_pointer(self, service: Service) -> None:
         teachers = [{"model": "ViT-B-32", "pretrained": "openai"}, {"model": "registry:ghost@1"}]

@@ -20,6 +20,7 @@ from tests.server.exports.test_exports import write_files
 from tests.server.guarded import ALL_BUT_METRICS, bearer, token
 from tests.server.models.test_predictions import entry, predictions
 from tests.server.reinforcements.test_reinforcements import REINFORCEMENTS, reinforced
+from tests.server.searches.test_searches import SEARCHES, begun, created, searched
 from tests.server.service import Service, Start
 from tests.workers.index_jobs import unit_vectors, vector_items
 
@@ -31,7 +32,7 @@ GUARDED = {"auth": "tokens", "data_roots": ["/data", "s3://bucket"], "requests_p
 PATHS = (
     "/v1/me", "/v1/tokens", "/v1/jobs", "/v1/models", f"{VERSION}", f"{VERSION}/exports", "/v1/evaluations", "/v1/indexes",
     "/v1/deployments", "/v1/deployments/demo", "/v1/datasets", f"{EMOJI}/versions", f"{EMOJI}/versions/best/report",
-    REINFORCEMENTS, f"/v1/compare/predictions?models={MODEL}@1",
+    REINFORCEMENTS, SEARCHES, f"/v1/compare/predictions?models={MODEL}@1",
 )  # fmt: skip
 
 
@@ -52,6 +53,7 @@ async def service_with_one_of_each(start: Start, **changes: Any) -> tuple[Servic
     await indexed(service, store)
     await service.call("PUT", "/v1/deployments/demo", {"model": f"{MODEL}@best"}, status=202)
     await LabelSets("demo", ArtifactsStore(str(service.artifacts))).put("pets", ["cat", "dog"], ["a photo of a {}"])
+    await _searched(service)
     await service.call("POST", "/v1/jobs", spec(name="waiting"), status=201, key="once")
     return service, secret
 
@@ -63,6 +65,9 @@ async def answers(service: Service, secret: str) -> dict[str, Any]:
     for job in found["/v1/jobs"]["items"]:
         for part in ("", "/events", "/metrics", "/logs", "/checkpoints"):
             found[f"{job['id']}{part}"] = await service.get(f"/v1/jobs/{job['id']}{part}")
+    for search in found[SEARCHES]["items"]:
+        for part in ("", "/events"):
+            found[f"{search['id']}{part}"] = await service.get(f"{SEARCHES}/{search['id']}{part}")
     for name in ("open_clip_model.safetensors", "exports/onnx/image.onnx"):
         response = await service.http.get(f"{VERSION}/files/{name}")
         assert response.status_code == 200, (name, response.text)
@@ -136,6 +141,14 @@ async def _reinforced(service: Service) -> None:
     id = await reinforced(service)
     path = reinforcement_document(reinforcement_folder("emoji", 1, id))
     (service.artifacts / path).write_text(json.dumps(reinforcement_finished("emoji", 1, id)["data"]))
+
+
+async def _searched(service: Service) -> None:
+    """Create a search that has a trial and ends, and one that measures."""
+    id, _ = await begun(service, spec=searched("swept"))
+    await service.call("POST", f"{SEARCHES}/{id}/cancel", status=202)
+    await created(service, spec=searched("measured"), constraints=[{"latency_ms": {"max": 5}}])
+    await service.reconcile("searches")
 
 
 async def _exported(service: Service) -> None:

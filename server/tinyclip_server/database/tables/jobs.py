@@ -18,6 +18,7 @@ class JobRow(Base):
         Index("ix_jobs_newest", "project", "created_at", "id"),
         Index("ix_jobs_queue", "state", "priority", "created_at"),
         Index("ix_jobs_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
+        Index("ix_jobs_trial", "search_id", "trial", unique=True),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -56,6 +57,9 @@ class JobRow(Base):
     stop_requested_at: Mapped[datetime | None]
     adopts: Mapped[list[Any] | None]
     """Jobs whose checkpoints a retry continues from, the retried one first."""
+    search_id: Mapped[str | None]
+    """The search that it is a trial of, and the number of the trial."""
+    trial: Mapped[int | None]
     deleted_at: Mapped[datetime | None]
     """Set when a job is deleted: it is hidden from then on, and `jobs/cleanup.py` removes the rest."""
     checkpoints_expired_at: Mapped[datetime | None]

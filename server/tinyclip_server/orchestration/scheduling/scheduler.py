@@ -173,26 +173,43 @@ class Scheduler:
         async with self._services.db.read() as session:
             counted = select(JobRow.state, func.count()).where(JobRow.state.in_(ACTIVE)).group_by(JobRow.state)
             active = dict((await session.execute(counted)).all())
+            may_start = JobState.QUEUED in active and await self._has_room(session)
         if not active:
             return []
         async with self._services.db.write() as session:
-            room = self._settings.running_limit - sum(count for state, count in active.items() if state in ON_CLUSTER)
-            if room > 0 and JobState.QUEUED in active:
+            if may_start:
                 await self._start_next(session)
             return await self._lease(session, claimable(self._owner, self._cluster))
 
     async def _start_next(self, session: AsyncSession) -> None:
-        """Begin the first attempts of queued jobs: the highest priority first, then the oldest."""
+        """Begin the first attempts of queued jobs: the highest priority first, then the oldest.
+
+        The trials of a search count as one job, as the search itself limits how many of them run. A search's first trial begins
+        like any job; the others follow in the next round.
+        """
         if session.get_bind().dialect.name == "postgresql":
             await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": START_LOCK})
-        running = await session.scalar(select(func.count()).select_from(JobRow).where(JobRow.state.in_(ON_CLUSTER)))
+        running = await _running(session)
         queue = select(JobRow).where(JobRow.state == JobState.QUEUED).options(raiseload(JobRow.stages))
         first = queue.order_by(JobRow.priority.desc(), JobRow.created_at, JobRow.id).with_for_update(skip_locked=True)
-        for job in await session.scalars(first.limit(max(0, self._settings.running_limit - (running or 0)))):
+        starting = list(await session.scalars(first.where(JobRow.search_id.in_(running))))
+        others = first.where(JobRow.search_id.is_(None) | JobRow.search_id.not_in(running))
+        for job in await session.scalars(others.limit(max(0, self._settings.running_limit - len(running)))):
+            if job.search_id is None or job.search_id not in {each.search_id for each in starting}:
+                starting.append(job)
+        for job in starting:
             if job.model_version is None:
                 job.model_version = await models.reserve(session, job.project, job.model_name)
             begin_attempt(session, job, f"attempt {job.attempt + 1} is being started")
         await session.flush()
+
+    async def _has_room(self, session: AsyncSession) -> bool:
+        """Return whether a queued job may begin."""
+        running = await _running(session)
+        if len(running) < self._settings.running_limit:
+            return True
+        trials = select(JobRow.id).where(JobRow.state == JobState.QUEUED, JobRow.search_id.in_(running))
+        return await session.scalar(trials.limit(1)) is not None
 
     async def _lease(self, session: AsyncSession, which: ColumnElement[bool]) -> list[Claim]:
         """Take or renew the leases of `which` jobs on the cluster. An attempt that has no cluster yet gets this server's."""
@@ -241,6 +258,12 @@ class Scheduler:
                 time_out(session, job, attempt, claim.timeouts)
             elif attempt.outcome is None:
                 judge(session, job, attempt, seen, self._settings.unknown_grace_seconds, claim.timeouts)
+
+
+async def _running(session: AsyncSession) -> set[str]:
+    """Return what runs on the cluster: ids of jobs, and for trials that of their search."""
+    ids = select(func.coalesce(JobRow.search_id, JobRow.id)).where(JobRow.state.in_(ON_CLUSTER)).distinct()
+    return set(await session.scalars(ids))
 
 
 def _waiting(seen: Observation) -> str | None:
