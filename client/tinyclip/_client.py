@@ -17,6 +17,7 @@ from tinyclip._resources.evaluations import AsyncEvaluations, Evaluations
 from tinyclip._resources.indexes import AsyncIndexes, Indexes
 from tinyclip._resources.jobs import AsyncJobs, Jobs
 from tinyclip._resources.models import AsyncModels, Models
+from tinyclip._resources.searches import AsyncSearches, Searches
 from tinyclip._resources.tokens import AsyncTokens, Tokens
 from tinyclip.schemas import Cluster
 
@@ -49,6 +50,7 @@ class Client:
         self.deployments = Deployments(self._transport)
         self.indexes = Indexes(self._transport)
         self.evaluations = Evaluations(self._transport)
+        self.searches = Searches(self._transport)
         self.tokens = Tokens(self._transport)
 
     def cluster(self) -> Cluster:
@@ -95,6 +97,7 @@ class AsyncClient:
         self.deployments = AsyncDeployments(self._transport)
         self.indexes = AsyncIndexes(self._transport)
         self.evaluations = AsyncEvaluations(self._transport)
+        self.searches = AsyncSearches(self._transport)
         self.tokens = AsyncTokens(self._transport)
 
     async def cluster(self) -> Cluster:

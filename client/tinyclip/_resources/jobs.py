@@ -51,16 +51,18 @@ def page(
     name: str | Sequence[str] | None = None,
     labels: Mapping[str, str] | None = None,
     search: str | None = None,
+    parent: str | None = None,
     page_size: int | None = None,
     page_token: str | None = None,
 ) -> Call[Page[Job]]:
     """Return one page of jobs, newest first: in any of the states, with any of the names and all of the labels.
 
     `search` finds text in names, ids and values of labels, in any case. Its pages may be short while more follow.
+    `parent` is the id of a search, of which the jobs are trials.
     """
     query = {
         "state": state, "name": name, "label": [f"{key}:{value}" for key, value in (labels or {}).items()] or None,
-        "search": search, "page_size": page_size, "page_token": page_token,
+        "search": search, "parent": parent, "page_size": page_size, "page_token": page_token,
     }
     return Call("GET", path("jobs"), as_model(Page[Job]), query=query)
 
@@ -236,9 +238,15 @@ class JobMethods(ResourceMethods):
         name: str | Sequence[str] | None = None,
         labels: Mapping[str, str] | None = None,
         search: str | None = None,
+        parent: str | None = None,
     ) -> AsyncGenerator[Job, None]:
-        """Iterate over all jobs, newest first; `search` finds text in names, ids and values of labels."""
-        return self._items(lambda token: page(state=state, name=name, labels=labels, search=search, page_token=token))
+        """Iterate over all jobs, newest first; `search` finds text in names, ids and values of labels.
+
+        `parent`: the id of a search, whose trials they are.
+        """
+        return self._items(
+            lambda token: page(state=state, name=name, labels=labels, search=search, parent=parent, page_token=token)
+        )
 
     @iteration
     def attempts(self, job_id: str) -> AsyncGenerator[Attempt, None]:

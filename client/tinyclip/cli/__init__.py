@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from tinyclip.cli.commands import cluster, datasets, deployments, indexes, jobs, label_sets, login, models, queries, tokens
+from tinyclip.cli.commands import (
+    cluster,
+    datasets,
+    deployments,
+    indexes,
+    jobs,
+    label_sets,
+    login,
+    models,
+    queries,
+    searches,
+    tokens,
+)
 from tinyclip.cli.display.console import messages
 from tinyclip.cli.problems import exit_code, lines_of
 from tinyclip.cli.session import Server
@@ -16,6 +28,7 @@ app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False,
 )
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(searches.app, name="searches")
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(models.app, name="models")
 app.add_typer(deployments.app, name="deployments")

@@ -1,6 +1,7 @@
 """`jobs watch`: shows a job until it ends, as bars on a terminal and as lines elsewhere."""
 
 import collections
+import functools
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -12,10 +13,9 @@ from tinyclip.cli.display.bars import Bars
 from tinyclip.cli.display.console import print_table
 from tinyclip.cli.display.lines import Lines
 from tinyclip.cli.display.summary import summary_tables
+from tinyclip.cli.history import EVENTS_PER_PAGE, NewItems
 from tinyclip.cli.problems import CANCELLED, FAILED
 from tinyclip.schemas import Event, Job, JobState, StudentSummary
-
-_EVENTS_PER_PAGE = 200
 
 _SHOWN_BY_THE_JOB = (
     "agreement.measured", "attempt.started", "attempt.stopped", "attempt.submitted", "attempt.succeeded",
@@ -66,30 +66,18 @@ def conclude(out: Console, job: Job, teacher: StudentSummary | None) -> int:
 
 
 class History:
-    """A job's events, read page by page, each once."""
+    """A job's events, and the summary of its teacher that is among them."""
 
     def __init__(self, client: Client, job_id: str, patience: float) -> None:
         self.teacher: StudentSummary | None = None
-        self._client = client
-        self._job_id = job_id
-        self._retries = client.retries.lasting(patience)
-        self._page_token: str | None = None
-        self._last_id = 0
+        self._events = NewItems(client, functools.partial(calls.events_page, job_id, page_size=EVENTS_PER_PAGE), patience)
 
     def new(self) -> Iterator[Event]:
-        """Yield the events since the last call. The last page is read again, since it grows."""
-        while True:
-            call = calls.events_page(self._job_id, page_size=_EVENTS_PER_PAGE, page_token=self._page_token)
-            page = self._client.send(call, retries=self._retries)
-            for event in page.items:
-                if event.id > self._last_id:
-                    self._last_id = event.id
-                    if event.type == "teacher.loaded":
-                        self.teacher = StudentSummary.model_validate(event.data)
-                    yield event
-            if page.next_page_token is None:
-                return
-            self._page_token = page.next_page_token
+        """Yield the events since the last call."""
+        for event in self._events.new():
+            if event.type == "teacher.loaded":
+                self.teacher = StudentSummary.model_validate(event.data)
+            yield event
 
 
 def teacher_of(client: Client, job_id: str) -> StudentSummary | None:

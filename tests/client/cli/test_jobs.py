@@ -94,9 +94,9 @@ warning: 12 of 512 captions are longer than 16 tokens
 
 def test_list_is_a_table_with_the_token_of_the_next_page(cli: Cli, server: JobServer) -> None:
     result = cli("jobs", "list", "--state", "queued", "--state", "paused", "--label", "team:search", "--search", "a b",
-                 "--page-size", "2")  # fmt: skip
+                 "--parent", "sea_1", "--page-size", "2")  # fmt: skip
 
-    assert server.requests[0][1] == "state=queued&state=paused&label=team%3Asearch&search=a+b&page_size=2"
+    assert server.requests[0][1] == "state=queued&state=paused&label=team%3Asearch&search=a+b&parent=sea_1&page_size=2"
     lines = result.out.splitlines()
     assert lines[0] == "| id    | name   | state     | done | stage | model    | created          |"
     assert lines[2].startswith("| job_1 | shapes | succeeded | 100% | 1/1   | shapes@1 | 2026-01-0")

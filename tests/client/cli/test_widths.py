@@ -16,7 +16,7 @@ from rich.cells import cell_len
 from tinyclip import schemas
 from tinyclip.cli.commands import cluster, deployments, evaluations, exports, indexes, label_sets, models, queries, tokens
 from tinyclip.cli.display import console as consoles
-from tinyclip.cli.display import datasets, hits, jobs
+from tinyclip.cli.display import datasets, hits, jobs, searches
 from tinyclip.cli.display.hits import caption_of
 from tinyclip.cli.display.hits_page import page_of
 from tinyclip.cli.display.summary import comparison_tables, summary_tables
@@ -99,6 +99,10 @@ TABLES: dict[str, Callable[[], object]] = {
     "jobs": lambda: jobs.show_jobs(page_of_type(Job)),
     "a job": lambda: jobs.show_job(instance(Job)),
     "a plan": lambda: jobs.show_plan(instance(schemas.Plan)),
+    "searches": lambda: searches.show_searches(page_of_type(schemas.Search)),
+    "a search": lambda: searches.show_search(instance(schemas.Search)),
+    "a plan of a search": lambda: searches.show_plan(instance(schemas.SearchPlan)),
+    "an event of a search": lambda: searches.show_event(instance(schemas.SearchEvent)),
     "metrics": lambda: jobs.show_metrics(metrics()),
     "checkpoints": lambda: jobs.show_checkpoints(page_of_type(schemas.Checkpoint)),
     "events": lambda: jobs.show_events(page_of_type(schemas.Event)),
@@ -223,7 +227,7 @@ def test_every_table_is_here() -> None:
     """Fail for a module with tables that no case of TABLES calls."""
     covered = {
         "deployments", "evaluations", "exports", "indexes", "label_sets", "models", "queries", "tokens", "datasets", "jobs",
-        "summary", "hits", "cluster",
+        "summary", "hits", "cluster", "searches", "trials",
     }  # fmt: skip
     root = Path(consoles.__file__).parent.parent
 

@@ -75,7 +75,7 @@ def test_text_and_levels_are_searched_by_the_server(connect: Connect) -> None:
         return httpx.Response(200, json=page())
 
     client = connect(handle)
-    list(client.jobs.list(search="a"))
+    list(client.jobs.list(search="a", parent="sea_1"))
     client.jobs.logs_page("job_1", search="nan", level=["warning", "error"])
 
-    assert sent == ["/v1/jobs?search=a", "/v1/jobs/job_1/logs?search=nan&level=warning&level=error"]
+    assert sent == ["/v1/jobs?search=a&parent=sea_1", "/v1/jobs/job_1/logs?search=nan&level=warning&level=error"]

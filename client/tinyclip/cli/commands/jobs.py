@@ -69,13 +69,16 @@ def list_(
     search: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Only jobs with this in their name, id or value of a label.")
     ] = None,
+    parent: Annotated[str | None, typer.Option(metavar="SEARCH", help="Only trials of the search with this id.")] = None,
     page_size: PageSize = 50,
     page_token: PageToken = None,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
     labels = dict(_label(pair) for pair in label or [])
-    call = calls.page(state=state, name=name, labels=labels, search=search, page_size=page_size, page_token=page_token)
+    call = calls.page(
+        state=state, name=name, labels=labels, search=search, parent=parent, page_size=page_size, page_token=page_token
+    )
     run(context, call, display.show_jobs, as_json)
 
 

@@ -11,7 +11,8 @@ _LINES_PER_STAGE = 10
 _QUIET_SECONDS = 60.0
 """A line is printed at least this often during training."""
 
-_HEADLINES = {"top1": "top-1", "top5": "top-5", "text_to_image_r1": "R@1", "text_to_image_r10": "R@10"}
+HEADLINES = {"top1": "top-1", "top5": "top-5", "text_to_image_r1": "R@1", "text_to_image_r10": "R@10"}
+"""Short names of metrics."""
 
 
 class Lines:
@@ -75,7 +76,7 @@ class Lines:
         of_teacher = {metric: f" (teacher {_score(value)})" for metric, value in (teacher or {}).items()}
         text = ", ".join(
             f"{label} {_score(student[metric])}{of_teacher.get(metric, '')}"
-            for metric, label in _HEADLINES.items() if metric in student
+            for metric, label in HEADLINES.items() if metric in student
         )
         if text and (stage.index, task, text) not in self._printed_scores:
             self._printed_scores.add((stage.index, task, text))
