@@ -21,13 +21,15 @@ from tinyclip_server.database.migrate import upgrade
 from tinyclip_server.database.tables import EventRow, JobLabelRow, JobRow, LogLineRow, MetricPointRow, StageRow
 from tinyclip_server.http.callers import DEFAULT_PROJECT
 
+from tests.console.searches import SEARCH, search_rows
 from tests.ports import free_ports
+from tests.server.documents import STUDENT
 
 JOBS = 10_000
 HOSTILE = '<img src=x onerror="document.title=\'owned\'">'
 RIGHT_TO_LEFT = "exe\u202egnp.sraey"
 LONG = "x" * 10_000
-HOSTILE_JOB, CURVES_JOB = "job_hostile", "job_curves"
+HOSTILE_JOB, CURVES_JOB, TRIAL_JOB = "job_hostile", "job_curves", "job_00002"
 START_SECONDS = 60
 FAKE_PLANNER = Path(__file__).parents[1] / "server" / "fake_planner.py"
 
@@ -65,6 +67,7 @@ class Records:
             "TINYCLIP_AUTH": self._auth, "TINYCLIP_DATA_ROOTS": '["/data"]' if self._auth == "tokens" else "[]",
             "TINYCLIP_RAY_ADDRESS": "http://127.0.0.1:1",  # nothing answers there
             "TINYCLIP_PLANNER_COMMAND": json.dumps([sys.executable, str(FAKE_PLANNER)]),  # needs no engine
+            "FAKE_PLANNER_STUDENT": json.dumps(STUDENT),
         }
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -146,7 +149,7 @@ def _rows(jobs_count: int) -> list[tuple[type[Any], list[dict[str, Any]]]]:
     labels = [{"job_id": HOSTILE_JOB, "key": key, "value": value} for key, value in hostile["labels"].items()]
     return [
         (JobRow, jobs), (StageRow, stages), (LogLineRow, lines), (EventRow, events), (MetricPointRow, points),
-        (JobLabelRow, labels),
+        (JobLabelRow, labels), *search_rows(DEFAULT_PROJECT, SPEC, HOSTILE, at, TRIAL_JOB),
     ]  # fmt: skip
 
 
@@ -157,5 +160,6 @@ def _job(id: str, age: int, state: JobState, *, name: str, labels: dict[str, str
         "state": state, "progress": {"stage": 0, "stages": 1, "step": 1000, "steps": 1000, "fraction": 1.0}, "model_name": name,
         "model_version": None, "attempt": 1, "created_at": at, "started_at": at, "finished_at": at, "error": None,
         "last_event": 3 if id == HOSTILE_JOB else 0, "last_log": 2002 if id == HOSTILE_JOB else 0,
-        "last_metric": 10_000 if id == CURVES_JOB else 0,
+        "last_metric": 10_000 if id == CURVES_JOB else 0, "search_id": SEARCH if id == TRIAL_JOB else None,
+        "trial": 0 if id == TRIAL_JOB else None,
     }  # fmt: skip

@@ -25,6 +25,7 @@ import {
   IconPlugConnectedX,
   IconPlus,
   IconSun,
+  IconTargetArrow,
 } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { Outlet, useLocation } from "@tanstack/react-router";
@@ -42,6 +43,7 @@ const SignIn = lazy(() => import("./SignIn"));
 const VIEWS = [
   { to: "/jobs", label: "Jobs", icon: IconListDetails },
   { to: "/new-job", label: "New job", icon: IconPlus },
+  { to: "/searches", label: "Searches", icon: IconTargetArrow },
   { to: "/models", label: "Models", icon: IconCube },
   { to: "/datasets", label: "Data sets", icon: IconBrandDatabricks },
   { to: "/playground", label: "Playground", icon: IconPhotoSearch },
@@ -94,7 +96,11 @@ export function Shell() {
 }
 
 function isUnder(pathname: string, view: string): boolean {
-  const alsoUnder: Record<string, string> = { "/compare-jobs": "/jobs", "/compare-models": "/models" };
+  const alsoUnder: Record<string, string> = {
+    "/compare-jobs": "/jobs",
+    "/compare-models": "/models",
+    "/new-search": "/searches",
+  };
   const shown = alsoUnder[pathname] ?? pathname;
   return shown === view || shown.startsWith(`${view}/`);
 }

@@ -64,6 +64,27 @@ export const newJobRoute = createRoute({
   component: lazyRouteComponent(() => import("../views/newjob/NewJobPage")),
 });
 
+export const searchesRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/searches",
+  validateSearch: (given) => optional({ state: list(given.state) }),
+  component: lazyRouteComponent(() => import("../views/searches/SearchesPage")),
+});
+
+export const searchRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/searches/$searchId",
+  validateSearch: (given) => optional({ quality: text(given.quality), x: text(given.x) }),
+  component: lazyRouteComponent(() => import("../views/searches/SearchPage")),
+});
+
+export const newSearchRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/new-search",
+  validateSearch: (given) => optional({ template: text(given.template), from: text(given.from) }),
+  component: lazyRouteComponent(() => import("../views/searches/NewSearchPage")),
+});
+
 export const modelsRoute = createRoute({
   getParentRoute: () => root,
   path: "/models",
@@ -153,6 +174,9 @@ export const router = createRouter({
     jobRoute,
     compareJobsRoute,
     newJobRoute,
+    searchesRoute,
+    searchRoute,
+    newSearchRoute,
     modelsRoute,
     modelRoute,
     compareModelsRoute,

@@ -40,7 +40,7 @@ export function MarkLink({ ref, point, group, left, top, isActive, isStop, onAct
         stroke={isActive ? "var(--mantine-color-text)" : "none"}
         strokeWidth={1.5}
       />
-      <Shape mark={group.mark} color={group.color} left={left} top={top} />
+      <Shape mark={group.mark} color={group.color} left={left} top={top} isFaint={group.isFaint ?? false} />
     </>
   );
   if (point.href === undefined) {

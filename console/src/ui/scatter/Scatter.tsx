@@ -1,24 +1,27 @@
-/** Points of several kinds on a logarithmic x axis, with the Pareto front of one kind as a step line. */
+/** Points of several kinds on a logarithmic x axis, with the Pareto front of some kinds as a step line, and limits as lines. */
 import { Box } from "@mantine/core";
 import { useElementSize } from "@mantine/hooks";
 import { useMemo, useState } from "react";
 import { visible } from "../../app/labels";
 import { Axes } from "./Axes";
 import { Legend } from "./Legend";
+import { Limits } from "./Limits";
 import { Marks } from "./Marks";
 import { placeNames } from "./names";
 import { frontSteps, paretoFront } from "./pareto";
 import { linearScale, logScale, type Scale } from "./scale";
 import { Tip } from "./Tip";
-import type { Group, Point } from "./types";
+import type { Group, Limit, Point } from "./types";
 
 interface Props {
   /** What the plot shows, for screen readers. */
   title: string;
   points: Point[];
   groups: Group[];
-  /** The group whose front is drawn. */
-  frontOf: string;
+  /** The groups whose front is drawn, and what it is called. */
+  frontOf: readonly string[];
+  frontName: string;
+  limits?: readonly Limit[];
   xLabel: string;
   yLabel: string;
   formatX: (value: number) => string;
@@ -29,11 +32,14 @@ interface Props {
 
 const MARGIN = { left: 70, right: 16, top: 14, bottom: 44 };
 
-export function Scatter({ title, points, groups, frontOf, xLabel, yLabel, formatX, formatY, onOpen, height = 340 }: Props) {
+const NO_LIMITS: readonly Limit[] = [];
+
+export function Scatter({ title, points, groups, frontOf, frontName, limits = NO_LIMITS, ...rest }: Props) {
+  const { xLabel, yLabel, formatX, formatY, onOpen, height = 340 } = rest;
   const { ref, width } = useElementSize();
   const [active, setActive] = useState<string | null>(null);
-  const [x, y] = useMemo(() => scales(points, width, height), [points, width, height]);
-  const front = useMemo(() => paretoFront(points.filter((point) => point.group === frontOf)), [points, frontOf]);
+  const [x, y] = useMemo(() => scales(points, limits, width, height), [points, limits, width, height]);
+  const front = useMemo(() => paretoFront(points.filter((point) => frontOf.includes(point.group))), [points, frontOf]);
   const names = useMemo(() => {
     const named = frontFirst(points, front).map((point) => ({
       key: point.key,
@@ -47,7 +53,10 @@ export function Scatter({ title, points, groups, frontOf, xLabel, yLabel, format
 
   return (
     <Box>
-      <Legend groups={groups.filter((group) => points.some((point) => point.group === group.name))} front={front.length > 0} />
+      <Legend
+        groups={groups.filter((group) => points.some((point) => point.group === group.name))}
+        front={front.length > 0 ? frontName : null}
+      />
       <Box ref={ref} pos="relative" style={{ minHeight: height }}>
         {width > 0 && (
           <svg
@@ -66,6 +75,7 @@ export function Scatter({ title, points, groups, frontOf, xLabel, yLabel, format
               labels={[xLabel, yLabel]}
               formats={[formatX, formatY]}
             />
+            <Limits limits={limits} x={x} y={y} width={width} height={height} margin={MARGIN} />
             <path
               d={line(frontSteps(front, x.domain[1]), x, y)}
               fill="none"
@@ -97,17 +107,11 @@ export function Scatter({ title, points, groups, frontOf, xLabel, yLabel, format
   );
 }
 
-function scales(points: Point[], width: number, height: number): [Scale, Scale] {
+function scales(points: Point[], limits: readonly Limit[], width: number, height: number): [Scale, Scale] {
+  const at = (axis: Limit["axis"]) => limits.filter((limit) => limit.axis === axis).map((limit) => limit.at);
   return [
-    logScale(
-      points.map((point) => point.x),
-      [MARGIN.left, Math.max(width - MARGIN.right, MARGIN.left + 1)],
-    ),
-    linearScale(
-      points.map((point) => point.y),
-      [height - MARGIN.bottom, MARGIN.top],
-      [0, 1],
-    ),
+    logScale([...points.map((point) => point.x), ...at("x")], [MARGIN.left, Math.max(width - MARGIN.right, MARGIN.left + 1)]),
+    linearScale([...points.map((point) => point.y), ...at("y")], [height - MARGIN.bottom, MARGIN.top], [0, 1]),
   ];
 }
 

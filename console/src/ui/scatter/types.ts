@@ -1,10 +1,19 @@
-export type Mark = "circle" | "diamond" | "triangle";
+export type Mark = "circle" | "diamond" | "triangle" | "star";
 
 /** Points of one kind; shape and colour both say which. */
 export interface Group {
   name: string;
   color: string;
   mark: Mark;
+  /** Less important than others. */
+  isFaint?: boolean;
+}
+
+/** A line across the plot at a value of an axis. */
+export interface Limit {
+  axis: "x" | "y";
+  at: number;
+  label: string;
 }
 
 export interface Point {

@@ -6,8 +6,9 @@ import { visible } from "../../app/labels";
 import { TextLink } from "../../ui/links";
 import { Aliases } from "./Aliases";
 import { Facts } from "./Facts";
+import { inheritedOf } from "./lineage";
 import { formatMetric, keptShare, metricLabel, sharesOf, valueOf } from "./metrics";
-import { registeredTeacher } from "./references";
+import { registeredTeacher, type Reference } from "./references";
 import { Section } from "./Section";
 import { VersionsTable } from "./VersionsTable";
 import { right, ScrollTable } from "../../ui/ScrollTable";
@@ -39,6 +40,7 @@ export function OverviewTab({ model, version }: { model: Schemas["Model"]; versi
 
 function VersionFacts({ version }: { version: Version }) {
   const { params, compatible_with: compatible } = version;
+  const inherited = inheritedOf(version);
   return (
     <Facts
       facts={[
@@ -50,6 +52,7 @@ function VersionFacts({ version }: { version: Version }) {
         ["Images", `${version.image_size} px`],
         ["Texts", `${version.context_length} tokens`],
         ["Teacher", <Teacher key="teacher" version={version} />],
+        ["Inherits from", inherited === null ? null : <ModelName key="inherited" {...inherited} />],
         [
           "Teacher params",
           version.teacher_params == null
@@ -75,18 +78,21 @@ function VersionFacts({ version }: { version: Version }) {
 }
 
 function Teacher({ version }: { version: Version }) {
-  const registered = registeredTeacher(version.teacher);
   if (version.teacher == null) return <>none</>;
-  if (registered === null) return <span className="user-text">{visible(version.teacher)}</span>;
+  return <ModelName name={version.teacher} reference={registeredTeacher(version.teacher)} />;
+}
+
+function ModelName({ name, reference }: { name: string; reference: Reference | null }) {
+  if (reference === null) return <span className="user-text">{visible(name)}</span>;
   return (
     <TextLink
       inherit
       to="/models/$name"
-      params={{ name: registered.name }}
-      search={{ version: registered.version }}
+      params={{ name: reference.name }}
+      search={{ version: reference.version }}
       className="user-text"
     >
-      {visible(version.teacher)}
+      {visible(name)}
     </TextLink>
   );
 }

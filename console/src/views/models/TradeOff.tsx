@@ -35,6 +35,8 @@ const GROUPS: PointGroup[] = [
   { name: PUBLISHED, color: SERIES[2]!, mark: "triangle" },
 ];
 
+const FRONT_OF = [VERSIONS];
+
 interface Selection {
   selected: string[];
   onToggle: (reference: string) => void;
@@ -174,7 +176,8 @@ function Points({ models, task, metric, cost, view, ...selection }: Chosen & { m
           title={`${metricLabel(metric)} of ${task} against ${COSTS[cost].label.toLowerCase()}`}
           points={points}
           groups={GROUPS}
-          frontOf={VERSIONS}
+          frontOf={FRONT_OF}
+          frontName="Pareto front of the versions"
           xLabel={COSTS[cost].label}
           yLabel={`${task}: ${metricLabel(metric)}`}
           formatX={COSTS[cost].format}

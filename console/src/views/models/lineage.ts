@@ -24,10 +24,10 @@ export interface Lineage {
   arrows: { from: string; to: string }[];
 }
 
-/** Return the graph: teachers, data and spec → job with its stages → version → deployments. */
+/** Return the graph: teachers, the version that it inherits from, data and spec → job with its stages → version → deployments. */
 export function lineageOf(version: Version, deployments: readonly string[] = []): Lineage {
   const made = version.lineage as Known;
-  const sources = [...teacherNodes(version, made), ...dataNodes(made), ...specNodes(version, made)];
+  const sources = [...teacherNodes(version, made), ...inheritedNodes(version), ...dataNodes(made), ...specNodes(version, made)];
   const maker = makerNode(version, made);
   const own: LineageNode = {
     id: "version",
@@ -58,9 +58,15 @@ export function lineageOf(version: Version, deployments: readonly string[] = [])
 interface Known {
   teacher?: { name: string; sha256: string } | null;
   teachers?: { name: string; sha256: string; share: number }[];
+  /** With `inherit_from`: the model that the first stage has inherited from, in place of the teacher. */
+  inherited?: { name: string; sha256: string } | null;
   dataset?: { name: string; version: number; pairs?: number; samples?: number } | null;
   data?: { url: string }[];
-  spec?: { name?: string; teacher?: { model?: string }; stages?: { name?: string; inherit?: string; student?: unknown }[] };
+  spec?: {
+    name?: string;
+    teacher?: { model?: string };
+    stages?: { name?: string; inherit?: string; inherit_from?: string | null; student?: unknown }[];
+  };
   import?: { source?: string; file?: string };
 }
 
@@ -80,6 +86,30 @@ function teacherNodes(version: Version, made: Known): LineageNode[] {
       link: registered === null ? null : { to: "model", reference: registered },
     };
   });
+}
+
+/** Return the name of the model that a version inherits from in place of its teacher, and its version of the registry. */
+export function inheritedOf({ lineage }: Version): { name: string; reference: Reference | null } | null {
+  const { inherited, spec } = lineage as Known;
+  if (!inherited) return null;
+  const named = spec?.stages?.[0]?.inherit_from;
+  return { name: inherited.name, reference: registeredTeacher(named) ?? registeredTeacher(inherited.name) };
+}
+
+function inheritedNodes(version: Version): LineageNode[] {
+  const found = inheritedOf(version);
+  if (found === null) return [];
+  const { name, reference } = found;
+  return [
+    {
+      id: "inherited",
+      kind: "inherits from",
+      label: reference === null ? name : `${reference.name}@${reference.version}`,
+      note: "in place of the teacher",
+      column: 0,
+      link: reference === null ? null : { to: "model", reference },
+    },
+  ];
 }
 
 function dataNodes(made: Known): LineageNode[] {

@@ -1,14 +1,13 @@
 /** The editor of a spec, with what is wrong with it, and its plan beside it. */
-import { Box, Grid, Paper, Skeleton, Stack, Text } from "@mantine/core";
-import { lazy, Suspense, useMemo, useRef, useState } from "react";
+import { Box, Grid, Stack } from "@mantine/core";
+import { useMemo, useRef, useState } from "react";
 import { holds } from "../../app/scopes";
 import { useMe } from "../../app/Shell";
 import { PLACEHOLDERS } from "./document/edit";
 import { parse } from "./document/parse";
 import { writeDraft } from "./draft";
 import type { EditorHandle } from "./editor/SpecEditor";
-import { FileDrop } from "./FileDrop";
-import { MistakeList } from "./MistakeList";
+import { EditorPane } from "./EditorPane";
 import { Placeholders } from "./Placeholders";
 import { mistakesOf } from "./plan/mistakes";
 import { PlanPanel } from "./plan/PlanPanel";
@@ -16,9 +15,6 @@ import { usePlan } from "./plan/usePlan";
 import { Toolbar } from "./Toolbar";
 import { useKnowledge } from "./useKnowledge";
 import { useSubmit } from "./useSubmit";
-
-const SpecEditor = lazy(() => import("./editor/SpecEditor"));
-const KEYS = "editor-keys";
 
 export function Workbench({ source, original, initial }: { source: string; original: string; initial: string }) {
   const [text, setText] = useState(initial);
@@ -58,26 +54,16 @@ export function Workbench({ source, original, initial }: { source: string; origi
       <Placeholders places={PLACEHOLDERS.filter((place) => text.includes(place.text))} text={text} onReplace={replace} />
       <Grid gap="md">
         <Grid.Col span={{ base: 12, md: 7 }}>
-          <FileDrop onText={replace}>
-            <Paper withBorder h="clamp(320px, calc(100vh - 330px), 900px)" style={{ overflow: "hidden" }}>
-              <Suspense fallback={<Skeleton h="100%" />}>
-                <SpecEditor
-                  ref={editor}
-                  initialText={text}
-                  onChange={change}
-                  onSubmit={submit}
-                  mistakes={mistakes}
-                  knowledge={knowledge}
-                  describedBy={KEYS}
-                />
-              </Suspense>
-            </Paper>
-          </FileDrop>
-          <Text id={KEYS} size="xs" c="dimmed" mt={4}>
-            Ctrl+Space completes, Ctrl+Enter submits, Ctrl+Z takes back (on a Mac, Cmd for the last two). Tab indents: to leave
-            the editor press Escape, then Tab. Drop a YAML or JSON file to load it.
-          </Text>
-          <MistakeList mistakes={mistakes} text={text} onJump={(mistake) => editor.current?.jump(mistake)} />
+          <EditorPane
+            editor={editor}
+            label="Job spec"
+            text={text}
+            onChange={change}
+            onReplace={replace}
+            onSubmit={submit}
+            mistakes={mistakes}
+            knowledge={knowledge}
+          />
         </Grid.Col>
         <Grid.Col span={{ base: 12, md: 5 }}>
           <Box pos="sticky" top={64}>

@@ -26,10 +26,11 @@ export function useModelNames() {
   });
 }
 
-export function useKnowledge(): Knowledge {
+/** `document`: a spec, or what has one as its field `spec`. */
+export function useKnowledge(document: "JobSpec" | "SearchPost" = "JobSpec"): Knowledge {
   const schema = useQuery({
-    queryKey: ["schema", "JobSpec"],
-    queryFn: () => ask(api.GET("/v1/schemas/{document}", { params: { path: { document: "JobSpec" } } })),
+    queryKey: ["schema", document],
+    queryFn: () => ask(api.GET("/v1/schemas/{document}", { params: { path: { document } } })),
     staleTime: Infinity,
   });
   const datasets = useDatasetNames().data;
@@ -43,7 +44,10 @@ export function useKnowledge(): Knowledge {
 /** Names that a place of a spec can refer to. */
 export function knownValues(datasets: string[], models: string[]): Knowledge["values"] {
   return (path: Path) => {
-    const place = path.filter((part) => typeof part === "string").join(".");
+    const place = path
+      .filter((part) => typeof part === "string")
+      .join(".")
+      .replace(/^spec\./, "");
     if (place === "data.train.dataset")
       return datasets.map((name) => ({ text: `${name}@latest`, description: "A registered data set" }));
     if (place === "teacher.model" || place === "teachers.model") {

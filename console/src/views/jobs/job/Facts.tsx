@@ -24,6 +24,13 @@ export function Facts({ job }: { job: Job }) {
       {job.started_at != null && (
         <Fact name={job.finished_at === null ? "Runs for" : "Took"}>{duration(elapsed(job.started_at, job.finished_at))}</Fact>
       )}
+      {job.parent != null && (
+        <Fact name="Search">
+          <TextLink to="/searches/$searchId" params={{ searchId: job.parent.search }}>
+            {job.parent.search}, trial {job.parent.trial}
+          </TextLink>
+        </Fact>
+      )}
       {job.retry_of != null && (
         <Fact name="Continues">
           <TextLink to="/jobs/$jobId" params={{ jobId: job.retry_of }}>

@@ -27,11 +27,14 @@ interface Props {
   onSubmit: () => void;
   mistakes: Mistake[];
   knowledge: Knowledge;
+  /** What the text is, for screen readers. */
+  label?: string;
   /** Id of the element that explains the keys. */
   describedBy: string;
 }
 
-export default function SpecEditor({ ref, initialText, onChange, onSubmit, mistakes, knowledge, describedBy }: Props) {
+export default function SpecEditor({ ref, label = "Job spec", describedBy, initialText, mistakes, ...rest }: Props) {
+  const { onChange, onSubmit, knowledge } = rest;
   const place = useRef<HTMLDivElement>(null);
   const view = useRef<EditorView | null>(null);
   const first = useRef(initialText);
@@ -41,11 +44,11 @@ export default function SpecEditor({ ref, initialText, onChange, onSubmit, mista
   useEffect(() => {
     const made = new EditorView({
       parent: place.current!,
-      state: EditorState.create({ doc: first.current, extensions: extensions(latest, describedBy) }),
+      state: EditorState.create({ doc: first.current, extensions: extensions(latest, label, describedBy) }),
     });
     view.current = made;
     return () => made.destroy();
-  }, [describedBy]);
+  }, [label, describedBy]);
 
   useEffect(() => {
     const current = view.current!;
@@ -55,7 +58,7 @@ export default function SpecEditor({ ref, initialText, onChange, onSubmit, mista
         mistakes.map((mistake) => diagnostic(mistake, current.state.doc.length)),
       ),
     );
-  }, [mistakes, describedBy]);
+  }, [mistakes, label, describedBy]);
 
   useImperativeHandle(
     ref,
@@ -68,7 +71,7 @@ export default function SpecEditor({ ref, initialText, onChange, onSubmit, mista
   return <div ref={place} style={{ height: "100%", overflow: "hidden" }} />;
 }
 
-function extensions(latest: { current: Pick<Props, "onChange" | "onSubmit" | "knowledge"> }, describedBy: string) {
+function extensions(latest: { current: Pick<Props, "onChange" | "onSubmit" | "knowledge"> }, label: string, describedBy: string) {
   const knowledge = () => latest.current.knowledge;
   const submit = () => {
     latest.current.onSubmit();
@@ -85,7 +88,7 @@ function extensions(latest: { current: Pick<Props, "onChange" | "onSubmit" | "kn
     fieldHelp(knowledge),
     theme,
     EditorView.contentAttributes.of({
-      "aria-label": "Job spec",
+      "aria-label": label,
       "aria-describedby": describedBy,
       spellcheck: "false",
       tabindex: "0",

@@ -1,13 +1,34 @@
 /** What the spec would do, beside the editor. */
 import { Alert, Box, Group, Loader, ScrollArea, SimpleGrid, Stack, Text, Title } from "@mantine/core";
 import { IconAlertTriangle } from "@tabler/icons-react";
+import type { ReactNode } from "react";
 import { compact, duration, integer, significant } from "../../../app/format";
 import { visible } from "../../../app/labels";
 import { ErrorState } from "../../../ui/states";
 import { StageTable } from "./StageTable";
 import type { Plan, Planned } from "./usePlan";
 
-export function PlanPanel({ planned, hasMistakes, mayWrite }: { planned: Planned; hasMistakes: boolean; mayWrite: boolean }) {
+interface Frame<T> {
+  hint: string;
+  children: (plan: T) => ReactNode;
+}
+
+interface Props<T> {
+  planned: Planned<T>;
+  hasMistakes: boolean;
+  mayWrite: boolean;
+}
+
+export function PlanPanel(props: Props<Plan>) {
+  return (
+    <PlanFrame {...props} hint="A valid spec shows its students, steps and hours here.">
+      {(plan) => <PlanContent plan={plan} />}
+    </PlanFrame>
+  );
+}
+
+/** The newest plan of a document, and how far it is that of the text. `hint`: what a valid text shows. */
+export function PlanFrame<T>({ planned, hasMistakes, mayWrite, hint, children }: Props<T> & Frame<T>) {
   const { plan, isOutdated, isPlanning, isBusy } = planned;
   return (
     <Stack gap="sm" component="section" aria-labelledby="plan-title">
@@ -25,21 +46,16 @@ export function PlanPanel({ planned, hasMistakes, mayWrite }: { planned: Planned
         <Text c="dimmed" size="sm">
           {!mayWrite &&
             "Your token has no scope write, which plans and submits jobs: ask an administrator of the project for one."}
-          {mayWrite &&
-            (isBusy || isPlanning
-              ? "The server reads the teacher and the shards."
-              : "A valid spec shows its students, steps and hours here.")}
+          {mayWrite && (isBusy || isPlanning ? "The server reads the teacher and the shards." : hint)}
         </Text>
       ) : (
-        <Box style={isOutdated ? { filter: "grayscale(1) opacity(0.6)" } : undefined}>
-          <PlanContent plan={plan} />
-        </Box>
+        <Box style={isOutdated ? { filter: "grayscale(1) opacity(0.6)" } : undefined}>{children(plan)}</Box>
       )}
     </Stack>
   );
 }
 
-function statusText({ isPlanning, isBusy, isOutdated, plan }: Planned, hasMistakes: boolean): string {
+function statusText({ isPlanning, isBusy, isOutdated, plan }: Planned<unknown>, hasMistakes: boolean): string {
   if (isBusy) return "The server is busy; asking again soon";
   if (isPlanning) return "Planning";
   if (hasMistakes) return plan === null ? "Mistakes in the spec" : "Of the last valid text";
@@ -70,11 +86,12 @@ function PlanContent({ plan }: { plan: Plan }) {
   );
 }
 
-function hours({ device_hours, device }: Plan): string {
+/** Hours of a device, as what they are. */
+export function hours({ device_hours, device }: Pick<Plan, "device_hours" | "device">): string {
   return device === "cuda" ? `${significant(device_hours)} h` : `about ${duration(Math.max(1, device_hours * 3600))}`;
 }
 
-function Figure({ label, value }: { label: string; value: string }) {
+export function Figure({ label, value }: { label: string; value: string }) {
   return (
     <div>
       <Text size="xs" c="dimmed">
@@ -85,7 +102,7 @@ function Figure({ label, value }: { label: string; value: string }) {
   );
 }
 
-function Warnings({ warnings }: { warnings: string[] }) {
+export function Warnings({ warnings }: { warnings: string[] }) {
   if (warnings.length === 0) return null;
   return (
     <Alert

@@ -1,4 +1,4 @@
-/** The plan of a spec while it is typed: asked for after a pause, and again when the server was busy. */
+/** The plan of a document while it is typed: asked for after a pause, and again when the server was busy. */
 import { useDebouncedValue } from "@mantine/hooks";
 import { useQuery } from "@tanstack/react-query";
 import { useEffect, useRef, useState } from "react";
@@ -11,9 +11,9 @@ const PAUSE_MS = 500;
 const BUSY_RETRIES = 20;
 const FRESH_MS = 30_000;
 
-export interface Planned {
+export interface Planned<T = Plan> {
   /** The newest plan that there is. */
-  plan: Plan | null;
+  plan: T | null;
   /** It belongs to an older text. */
   isOutdated: boolean;
   isPlanning: boolean;
@@ -23,12 +23,14 @@ export interface Planned {
   isBusy: boolean;
 }
 
-/** Plan a spec, given as JSON; null: it cannot be sent as it is. A newer request aborts an older one. */
-export function usePlan(spec: string | null): Planned {
+/**
+ * Plan a document that is posted to `path`, given as JSON; null: it cannot be sent as it is. A newer request aborts an older one.
+ */
+export function usePlan<T = Plan>(spec: string | null, path = "/v1/jobs"): Planned<T> {
   const [settled] = useDebouncedValue(spec, PAUSE_MS);
   const query = useQuery({
-    queryKey: ["plan", settled],
-    queryFn: ({ signal }) => askForPlan(settled!, signal),
+    queryKey: ["plan", path, settled],
+    queryFn: ({ signal }) => askForPlan<T>(path, settled!, signal),
     enabled: settled !== null && settled === spec,
     retry: (failures, error) => (isRetryable(error) || isTooMany(error)) && failures < BUSY_RETRIES,
     retryDelay: (failures, error) =>
@@ -39,7 +41,7 @@ export function usePlan(spec: string | null): Planned {
     gcTime: FRESH_MS,
     refetchOnWindowFocus: false,
   });
-  const last = useRef<Plan | null>(null);
+  const last = useRef<T | null>(null);
   if (query.data !== undefined) last.current = query.data;
   const isCurrent = spec !== null && settled === spec;
   const lastError = useRef<unknown>(null);
@@ -54,14 +56,14 @@ export function usePlan(spec: string | null): Planned {
 }
 
 /** Without an idempotency key: a plan changes nothing, and need not be remembered. */
-async function askForPlan(spec: string, signal: AbortSignal): Promise<Plan> {
-  const answer = await send("/v1/jobs?validate_only=true", {
+async function askForPlan<T>(path: string, spec: string, signal: AbortSignal): Promise<T> {
+  const answer = await send(`${path}?validate_only=true`, {
     method: "POST",
     body: spec,
     headers: { "Content-Type": "application/json" },
     signal,
   });
-  return (await answer.json()) as Plan;
+  return (await answer.json()) as T;
 }
 
 function isTooMany(error: unknown): boolean {

@@ -1,0 +1,1 @@
+import{an as e,yn as t}from"./first-Bi7wMHkc.js";var n=t();function r({share:t,color:r=`var(--mantine-color-cyan-6)`}){return(0,n.jsx)(e,{bg:`light-dark(var(--mantine-color-gray-2), var(--mantine-color-dark-5))`,h:6,miw:36,style:{borderRadius:3},"aria-hidden":!0,children:(0,n.jsx)(e,{bg:r,h:6,w:`${100*Math.max(0,Math.min(1,t))}%`,style:{borderRadius:3}})})}export{r as t};

@@ -1,0 +1,1 @@
+export{u as Notifications}from"./shared-DhIQf6yF.js";

@@ -1,1 +1,0 @@
-export{u as Notifications}from"./shared-B_qlTeYR.js";
