@@ -85,13 +85,20 @@ class RayCluster:
         nodes = answer.json()["data"]["summary"]
         return {node.get("ip", "") for node in nodes if node["raylet"].get("state") == "ALIVE"}  # a new one has no address yet
 
+    def has(self, address: str) -> bool | None:
+        """Return whether a node is alive for the head; None if the head does not answer."""
+        try:
+            return address in self.alive()
+        except httpx.HTTPError:
+            return None
+
     def wait_for_end(self) -> None:
         """Wait until all of a killed head has ended: its dashboard survives it by seconds, and would answer for the next one."""
         wait_until(lambda: self._process.poll() is not None and not self.answers(), "the end of the Ray head")
 
     def wait_for_loss(self, address: str) -> None:
         """Wait until the head has noticed the loss of a node."""
-        wait_until(lambda: address not in self.alive(), f"the head to notice the loss of node {address}", every=0.5)
+        wait_until(lambda: self.has(address) is False, f"the head to notice the loss of node {address}", every=0.5)
 
     def end(self) -> None:
         kill_all(self.marker)

@@ -17,6 +17,8 @@ OWN_PROCESSES = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 NETWORK = "10.213.77"
 """A rarely used private network; its first address is that of the bridge and of the head."""
 
+JOIN_SECONDS = 300.0
+
 
 @dataclass
 class Node:
@@ -38,13 +40,13 @@ class Node:
 
     def join(self, cluster: RayCluster, folder: Path) -> None:
         """Start its raylet, with its temporary files below `folder`, and wait until it has joined the cluster."""
-        inside = ["ip", "netns", "exec", self.namespace, *OWN_PROCESSES]
-        temp = tempfile.mkdtemp(prefix="n", dir=folder)
-        self._process = cluster.launch(
-            f"--address={cluster.gcs}", f"--node-ip-address={self.address}", f"--num-cpus={self.cpus}", f"--temp-dir={temp}",
-            inside=inside, environment={"GLOO_SOCKET_IFNAME": "eth0"},
-        )
-        wait_until(lambda: self.address in cluster.alive(), f"node {self.address} to join", 120)
+
+        def has_joined() -> bool:
+            if self._process is None or self._process.poll() is not None:  # `ray start` gives up after 30 s on a busy machine
+                self._process = self._start(cluster, folder)
+            return bool(cluster.has(self.address))
+
+        wait_until(has_joined, f"node {self.address} to join", JOIN_SECONDS)
 
     def kill(self) -> None:
         """Kill all its processes at once, by killing the first process of its namespace."""
@@ -70,6 +72,14 @@ class Node:
 
     def resume(self) -> None:
         resume(self.processes())
+
+    def _start(self, cluster: RayCluster, folder: Path) -> "subprocess.Popen[bytes]":
+        inside = ["ip", "netns", "exec", self.namespace, *OWN_PROCESSES]
+        temp = tempfile.mkdtemp(prefix="n", dir=folder)
+        return cluster.launch(
+            f"--address={cluster.gcs}", f"--node-ip-address={self.address}", f"--num-cpus={self.cpus}", f"--temp-dir={temp}",
+            inside=inside, environment={"GLOO_SOCKET_IFNAME": "eth0"},
+        )
 
 
 @contextlib.contextmanager

@@ -75,7 +75,7 @@ def examine(job: RunningJob) -> Outcome:
         lost_steps=_lost_steps(lines),
         events=len(events),
         student=_student(job, shown),
-        wrong=[*_wrong_history(job, shown, events), *_wrong_models(job, shown)],
+        wrong=[*wrong_history(job, shown, events), *_wrong_models(job, shown)],
     )
 
 
@@ -111,7 +111,7 @@ def _lost_steps(lines: list[dict[str, Any]]) -> int:
     return lost
 
 
-def _wrong_history(job: RunningJob, shown: Job, events: list[Event]) -> Iterator[str]:
+def wrong_history(job: RunningJob, shown: Job, events: list[Event]) -> Iterator[str]:
     """Yield the problems: gaps, not exactly one final event, or lost or repeated lines (earlier attempts may be cut off)."""
     if [event.id for event in events] != list(range(1, len(events) + 1)):
         yield "the numbers of its events have gaps"
