@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tinyclip.schemas import DatasetPut, JobSpec
-from tinyclip.specfile import load_dataset, load_spec
+from tinyclip.schemas import DatasetPut, JobSpec, SearchPost
+from tinyclip.specfile import load_dataset, load_search, load_spec
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 DATA = EXAMPLES / "emoji" / "data"
-SPECS = sorted(file for file in EXAMPLES.glob("*/*.yaml") if file.stem != "dataset")
+SPECS = sorted(file for file in EXAMPLES.glob("*/*.yaml") if file.stem not in ("dataset", "smallest"))
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,17 @@ def test_a_spec_can_be_submitted_as_it_is(file: Path) -> None:
         classes = getattr(task, "classes", None)
         files = classes.values() if isinstance(classes, dict) else [classes]
         assert all(file is None or Path(file).is_file() for file in files)
+
+
+def test_the_search_can_begin_as_it_is_and_selects_by_pictures_that_training_does_not_see() -> None:
+    search = SearchPost.model_validate(load_search(EXAMPLES / "emoji" / "smallest.yaml"))
+    half = JobSpec.model_validate(load_spec(EXAMPLES / "emoji" / "half.yaml"))
+
+    (task,) = search.spec.evaluation.tasks
+    assert [constraint.task for constraint in search.constraints] == [task.name]
+    assert task in half.evaluation.tasks
+    assert getattr(task, "subset", None) == "holdout"
+    assert search.spec.data == half.data
 
 
 def test_from_scratch_means_as_many_steps_as_distilled() -> None:
