@@ -11,10 +11,13 @@ BIN := $(VENV)/bin
 # One stamp for what is to be installed: a change of either file installs again.
 STAMP := $(VENV)/installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 
-.PHONY: demo test test-long test-gpu chaos lint format clean lock notices audit digests console console-check screenshots
+.PHONY: demo smallest test test-long test-gpu chaos lint format clean lock notices audit digests console console-check screenshots
 
 demo: $(STAMP)
 	@$(BIN)/python examples/emoji/demo.py $(if $(KEEP),--keep)
+
+smallest: $(STAMP)
+	@$(BIN)/python examples/emoji/smallest.py $(if $(KEEP),--keep)
 
 # Three workers keep two cores busy, because many tests wait for processes; the types are checked beside them. TEST_ARGS passes
 # more to pytest, as in `make test TEST_ARGS="-k scheduler"`. Bytecode is kept whatever the user's setting is: the tests start
@@ -85,7 +88,7 @@ console: $(STAMP) $(NODE_STAMP)
 	@cd console && npm run --silent types && npm run --silent check && npm run --silent test && npm run --silent build
 
 console-check: console
-	@cd console && npm run --silent lint
+	@$(BIN)/python console/lint.py --again
 	@git diff --exit-code --stat -- $(BUILT) && test -z "$$(git ls-files --others -- $(BUILT))" || { \
 	    echo "the built console differs from its source: run make console and commit $(BUILT)"; exit 1; }
 

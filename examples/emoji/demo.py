@@ -6,30 +6,23 @@ style by text, and stops everything. With --keep (`make demo KEEP=1`) the servic
 """
 
 import argparse
-import contextlib
 import json
-import os
-import shutil
-import signal
-import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.columns import Columns
-from rich.console import Console, Group
-from rich.markup import escape
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
-from service import BIN, Service, ServiceFailed
+from session import ExampleFailed, call, console, run_with_service, shown
 from thumbnails import thumbnail
-from tinyclip import Client, Student, TinyClipError
+from tinyclip import Client, Student
 from tinyclip.schemas import DeploymentState, Hit, IndexState, LabelScore
 
 HERE = Path(__file__).parent
@@ -43,12 +36,6 @@ TEMPLATE = "an emoji of a {}"
 HITS = 5
 TIMEOUT_SECONDS = 120
 
-console = Console(highlight=False)
-
-
-class DemoFailed(Exception):
-    """A failed step of the demo."""
-
 
 @dataclass
 class Drawing:
@@ -61,38 +48,7 @@ class Drawing:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train, serve and query a half-size CLIP on the emoji drawings.")
     parser.add_argument("--keep", action="store_true", help="keep the service running until Ctrl-C")
-    keep = parser.parse_args().keep
-    signal.signal(signal.SIGTERM, _interrupt)
-    folder = Path(tempfile.mkdtemp(prefix="tinyclip-demo-"))
-    service = Service(folder)
-    try:
-        console.print("[bold]Starting the service[/]")
-        with service:
-            console.print("\n".join(service.greeting()), markup=False)
-            run(service.url)
-            if keep:
-                wait_for_interrupt(service)
-            else:
-                console.print(f"\nThe console was at {service.url}; `make demo KEEP=1` keeps it running.")
-            console.print("\n[bold]Stopping[/]")
-    except KeyboardInterrupt:
-        console.print("\nInterrupted; everything is stopped.")
-        shutil.rmtree(folder, ignore_errors=True)
-        return 130
-    except (DemoFailed, ServiceFailed, TinyClipError, subprocess.TimeoutExpired) as failure:
-        console.print(service.log_ends(), markup=False)
-        console.print(f"\n[red]The demo failed:[/] {escape(str(failure))}\nEverything it wrote is in {folder}")
-        return 1
-    shutil.rmtree(folder, ignore_errors=True)
-    return 0
-
-
-def wait_for_interrupt(service: Service) -> None:
-    """Wait for Ctrl-C, or for the end of the service. Raises ServiceFailed."""
-    console.print(f"\n[bold]The console is at {service.url}[/]\nPress Ctrl-C to stop the service; its folder is removed then.")
-    with contextlib.suppress(KeyboardInterrupt):
-        service.wait()
-        raise ServiceFailed("the service has ended by itself")
+    return run_with_service("demo", run, keep=parser.parse_args().keep)
 
 
 def run(url: str) -> None:
@@ -103,7 +59,7 @@ def run(url: str) -> None:
     with Client(url) as client:
         job = next(client.jobs.list(name="emoji-half"))
         if job.model is None:
-            raise DemoFailed(f"{job.id} is {job.state} without a model")
+            raise ExampleFailed(f"{job.id} is {job.state} without a model")
         model = f"{job.model.name}@{job.model.version}"
         student = deploy(client, model)
         console.print("\n[bold]Three pictures in a style that it has never seen[/]")
@@ -116,21 +72,12 @@ def run(url: str) -> None:
             show_hits(student.search("emoji", query, top_k=HITS).hits, drawings)
 
 
-def call(url: str, *arguments: str | Path) -> None:
-    """Run a command of the client, which prints its progress and its result."""
-    shown = [_shown(each) if isinstance(each, Path) else each for each in arguments]
-    console.print(f"\n[bold]tinyclip-client {' '.join(shown)}[/]", soft_wrap=True)
-    status = subprocess.call([BIN / "tinyclip-client", *arguments], env=os.environ | {"TINYCLIP_URL": url})
-    if status != 0:
-        raise DemoFailed(f"tinyclip-client {shown[0]} {shown[1]} exited with {status}")
-
-
 def deploy(client: Client, model: str) -> Student:
     console.print(f"\n[bold]Deploying {model}[/]")
     client.deployments.put("emoji", model)
     deployment = client.deployments.wait("emoji", timeout=TIMEOUT_SECONDS)
     if deployment.state is not DeploymentState.READY:
-        raise DemoFailed(f"the deployment is {deployment.state}: {deployment.message}")
+        raise ExampleFailed(f"the deployment is {deployment.state}: {deployment.message}")
     console.print(f"  answers at {deployment.endpoint}")
     student = client.deployments.open("emoji")
     report = student.health()["engine_report"]
@@ -139,11 +86,11 @@ def deploy(client: Client, model: str) -> Student:
 
 
 def build_index(client: Client, model: str) -> None:
-    console.print(f"\n[bold]Building an index of {_shown(VAL_SHARD)}[/]")
+    console.print(f"\n[bold]Building an index of {shown(VAL_SHARD)}[/]")
     client.indexes.put("emoji", model, str(VAL_SHARD))
     index = client.indexes.wait("emoji", timeout=TIMEOUT_SECONDS)
     if index.state is not IndexState.READY:
-        raise DemoFailed(f"the index is {index.state}: {index.message}")
+        raise ExampleFailed(f"the index is {index.state}: {index.message}")
     console.print(f"  {index.count} pictures")
 
 
@@ -202,14 +149,6 @@ def read_drawings(shard: Path) -> dict[str, Drawing]:
             if content is not None:
                 files.setdefault(key, {})[kind] = content.read()
     return {key: Drawing(parts["png"], json.loads(parts["json"])) for key, parts in files.items()}
-
-
-def _shown(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
