@@ -37,8 +37,9 @@ def test_every_search_sees_one_generation(
     with ExitStack() as stack:
         endpoints = [stack.enter_context(serving(options)).endpoint for _ in range(2)]
         pool = stack.enter_context(ThreadPoolExecutor(2))
-        done = threading.Event()
-        searches = [pool.submit(_search_until, endpoint, done) for endpoint in endpoints]
+        begun, done = [threading.Event() for _ in endpoints], threading.Event()
+        searches = [pool.submit(_search_until, *each, done) for each in zip(endpoints, begun, strict=True)]
+        assert all(event.wait(60) for event in begun)  # the first search may be slow
         for number in range(2, CHANGES + 1):
             _change(tmp_path, folder, number)
         request_build(tmp_path, folder, None, build=2, store="pgvector", applied=CHANGES)
@@ -60,7 +61,7 @@ def _change(root: Path, folder: Path, number: int) -> None:
     assert run_job(root, f"u{number}") == 0
 
 
-def _search_until(endpoint: str, done: threading.Event) -> list[int]:
+def _search_until(endpoint: str, begun: threading.Event, done: threading.Event) -> list[int]:
     """Return the change that each search saw; an empty result is of the build after the last change."""
     seen = []
     while True:
@@ -71,5 +72,6 @@ def _search_until(endpoint: str, done: threading.Event) -> list[int]:
         changes = {hit["metadata"]["change"] for hit in hits}
         assert (len(hits), len(changes)) in ((ITEMS, 1), (0, 0))
         seen.append(changes.pop() if changes else CHANGES + 1)
+        begun.set()
         if last:
             return seen
