@@ -1,6 +1,7 @@
 # The two commands for a fresh machine: `make demo` and `make test`. Both make .venv by themselves, once.
 #
 #   make demo KEEP=1                   keep the service running at the end, for its console
+#   make smallest                      search the smallest student that keeps 95% of its teacher; KEEP=1 as well
 #   make demo PYTHON=python3.12        another Python
 #   make demo PIP_ARGS="…"             more arguments for pip install, as an index with CPU builds of torch
 

@@ -1,4 +1,4 @@
-"""The smallest student that keeps 95% of its teacher: `make smallest`, about ten minutes on two cores.
+"""The smallest student that keeps 95% of its teacher: `make smallest`, about a quarter of an hour on two cores.
 
 It starts the embedded service in a temporary folder and runs the search of smallest.yaml, to the table and the chart of its
 students. With --keep (`make smallest KEEP=1`) the service runs until Ctrl-C, for its console.

@@ -173,7 +173,7 @@ class SearchResult(Response):
 
 
 class Advice(Response):
-    """What to do next. Nothing to begin or to measure and no outcome: wait for the trials that run."""
+    """The next things to do. Nothing to begin or to measure and no outcome: wait for the trials that run."""
 
     begin: list[BeginTrial] = []
     measure: list[int] | None = None

@@ -130,7 +130,7 @@ class SearchPost(Request):
 
 
 class SearchPlan(Response):
-    """What a search would do at most: the response to `validate_only`."""
+    """The most that a search would do: the response to `validate_only`."""
 
     trials: int
     trials_by_rung: list[int] = []

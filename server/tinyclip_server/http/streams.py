@@ -141,6 +141,12 @@ class _CountedResponse(EventSourceResponse):
             await super().__call__(scope, receive, send)
 
 
+SSE_TOO: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "a page, or server-sent events if asked for"}
+}
+"""Of routes that answer with a page or a stream, for the API's document."""
+
+
 def accepts_event_stream(request: Request) -> bool:
     """Return whether the client asks for server-sent events."""
     return "text/event-stream" in request.headers.get("accept", "")

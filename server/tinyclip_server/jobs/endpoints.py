@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
 from typing import Annotated
 
@@ -15,8 +14,9 @@ from tinyclip.schemas._base import Key, Line
 from tinyclip_server.database.tables import JobRow
 from tinyclip_server.http.bodies import BoundedRoute
 from tinyclip_server.http.callers import Caller
-from tinyclip_server.http.conditions import IfMatch, IfNoneMatch, expect_match, matches, quoted
+from tinyclip_server.http.conditions import IfMatch, IfNoneMatch, expect_match, quoted
 from tinyclip_server.http.idempotency import Idempotent
+from tinyclip_server.http.long_polls import Wait, wait_for_change
 from tinyclip_server.http.pagination import Paging
 from tinyclip_server.http.resources import resource_response
 from tinyclip_server.http.services import CallerDep, Project, ReadSession, ServicesDep, WriteSession
@@ -27,7 +27,6 @@ from tinyclip_server.problems import InvalidInput
 
 router = APIRouter(route_class=BoundedRoute, prefix="/jobs", tags=["jobs"])
 
-LONG_POLL_SECONDS = 0.25
 REMOVAL_SECONDS = 10.0
 """How long the request that deletes a job waits for the removal of its artifacts, which continues without it."""
 
@@ -84,19 +83,13 @@ async def get(
     services: ServicesDep,
     caller: CallerDep,
     if_none_match: IfNoneMatch = None,
-    wait: Annotated[float, Query(ge=0, le=60, description="seconds to wait for a change, with If-None-Match")] = 0,
+    wait: Wait = 0,
 ) -> Response:
     """Get a job, at once or as soon as it differs from the given ETag."""
-    until = time.monotonic() + wait
-    while True:
-        async with services.db.read() as session:
-            job = await service.get(session, caller.project, job_id)
-        unchanged = matches(if_none_match, etag(job))
-        left = until - time.monotonic()
-        if not unchanged or left <= 0 or services.stopping.is_set():
-            break
-        await asyncio.sleep(min(LONG_POLL_SECONDS, left))
-    if unchanged:
+    job, has_changed = await wait_for_change(
+        services, lambda session: service.get(session, caller.project, job_id), etag, if_none_match, wait
+    )
+    if not has_changed:
         return Response(status_code=304, headers={"ETag": quoted(etag(job))})
     async with services.db.read() as session:
         return await _response(session, caller, job)

@@ -14,7 +14,7 @@ from tinyclip.schemas._base import Key
 from tinyclip_server.database.tables import JobRow
 from tinyclip_server.http.pagination import Paging
 from tinyclip_server.http.services import Project, ReadSession, ServicesDep
-from tinyclip_server.http.streams import accepts_event_stream, last_event_id, stream
+from tinyclip_server.http.streams import SSE_TOO, accepts_event_stream, last_event_id, stream
 from tinyclip_server.jobs import repository, service
 from tinyclip_server.jobs.checkpoints import committed
 from tinyclip_server.jobs.series import metric_points
@@ -28,9 +28,6 @@ MAX_POINTS = 200_000
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 
-SSE_TOO: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {}}, "description": "a page, or server-sent events if asked for"}
-}
 SVG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/svg+xml": {}}, "description": "the diagram"}}
 
 

@@ -1,7 +1,5 @@
 """`/v1/searches`: create, find and end searches, and read their events."""
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -13,12 +11,13 @@ from tinyclip.schemas import JobState, Page, Search, SearchEvent, SearchPlan, Se
 from tinyclip_server.database.tables import SearchRow
 from tinyclip_server.http.bodies import BoundedRoute
 from tinyclip_server.http.callers import Caller
-from tinyclip_server.http.conditions import IfMatch, IfNoneMatch, expect_match, matches, quoted
+from tinyclip_server.http.conditions import IfMatch, IfNoneMatch, expect_match, quoted
 from tinyclip_server.http.idempotency import Idempotent
+from tinyclip_server.http.long_polls import Wait, wait_for_change
 from tinyclip_server.http.pagination import Paging
 from tinyclip_server.http.resources import resource_response
 from tinyclip_server.http.services import CallerDep, Project, ReadSession, ServicesDep, WriteSession
-from tinyclip_server.http.streams import accepts_event_stream, last_event_id, stream
+from tinyclip_server.http.streams import SSE_TOO, accepts_event_stream, last_event_id, stream
 from tinyclip_server.searches import repository, service
 from tinyclip_server.searches.actions import allowed
 from tinyclip_server.searches.checks import check
@@ -27,12 +26,6 @@ from tinyclip_server.searches.trials import known_trials
 from tinyclip_server.searches.views import Counts, event_view, search_view
 
 router = APIRouter(route_class=BoundedRoute, prefix="/searches", tags=["searches"])
-
-LONG_POLL_SECONDS = 0.25
-SSE_TOO: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {}}, "description": "a page, or server-sent events if asked for"}
-}
-
 
 PLAN_TOO: dict[int | str, dict[str, Any]] = {200: {"model": SearchPlan, "description": "with validate_only"}}
 
@@ -82,19 +75,13 @@ async def get(
     services: ServicesDep,
     caller: CallerDep,
     if_none_match: IfNoneMatch = None,
-    wait: Annotated[float, Query(ge=0, le=60, description="seconds to wait for a change, with If-None-Match")] = 0,
+    wait: Wait = 0,
 ) -> Response:
     """Get a search with its trials, at once or as soon as it differs from the given ETag."""
-    until = time.monotonic() + wait
-    while True:
-        async with services.db.read() as session:
-            search = await service.get(session, caller.project, search_id)
-        unchanged = matches(if_none_match, etag(search))
-        left = until - time.monotonic()
-        if not unchanged or left <= 0 or services.stopping.is_set():
-            break
-        await asyncio.sleep(min(LONG_POLL_SECONDS, left))
-    if unchanged:
+    search, has_changed = await wait_for_change(
+        services, lambda session: service.get(session, caller.project, search_id), etag, if_none_match, wait
+    )
+    if not has_changed:
         return Response(status_code=304, headers={"ETag": quoted(etag(search))})
     async with services.db.read() as session:
         view = await _view(session, caller, search)

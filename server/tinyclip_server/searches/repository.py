@@ -26,7 +26,7 @@ CHUNK = 500
 
 
 class JobOfTrial(NamedTuple):
-    """What a search needs to know of a trial's job."""
+    """The fields of a trial's job that its search needs."""
 
     id: str
     state: JobState

@@ -14,10 +14,12 @@ from tinyclip_server.searches import repository
 from tinyclip_server.searches.repository import JobOfTrial
 
 WEIGHTS = ".safetensors"
+NO_METRICS = ("ms_per_image", "probe_c")
+"""Values of an evaluation that are no qualities of the model."""
 
 
 class PlannedSpec(Response):
-    """What a search keeps of the plan of its spec."""
+    """The parts of a spec's plan that a search keeps."""
 
     steps: int
     device_hours: float
@@ -137,16 +139,12 @@ def _outcome(
 
 
 def _numbers(evaluation: Mapping[str, Any], of: str) -> Quality:
-    """Return the metrics that are numbers, by task."""
-    return {
-        task: {name: float(value) for name, value in (scores.get(of) or {}).items() if _is_number(value)}
-        for task, scores in evaluation.items()
-        if scores.get(of)
-    }
+    """Return the metrics by task: neither counts nor durations, which differ from one evaluation to the next."""
 
+    def metrics(scores: Mapping[str, Any]) -> dict[str, float]:
+        return {name: value for name, value in scores.items() if isinstance(value, float) and name not in NO_METRICS}
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return {task: metrics(scores[of]) for task, scores in evaluation.items() if scores.get(of)}
 
 
 def _devices(resources: Mapping[str, Any]) -> float:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import update
 from tinyclip_server.database.tables import JobRow
-from tinyclip_server.jobs import endpoints
+from tinyclip_server.http import long_polls
 
 from tests.server.events import log_line, progress
 from tests.server.service import Service, on_both_databases
@@ -16,7 +16,7 @@ from tests.server.service import Service, on_both_databases
 class TestGet:
     @pytest.fixture(autouse=True)
     def _short_polls(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(endpoints, "LONG_POLL_SECONDS", 0.01)
+        monkeypatch.setattr(long_polls, "INTERVAL_SECONDS", 0.01)
 
     async def test_an_unchanged_job_is_304(self, service: Service) -> None:
         job = await service.submit()

@@ -3,13 +3,12 @@
 import random
 
 import pytest
-from tinyclip.artifacts.searches import CostModel
 from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.searches import Hardware
-from tinyclip_workers.costs.model import Key, fit, predict, predict_all, rates_for_masks, relative_errors
+from tinyclip_workers.costs.model import Key, fit, predict, relative_errors
 from tinyclip_workers.costs.sampling import sample_layouts
 
-from tests.workers.costs.families import resnet, siglip, vit
+from tests.workers.costs.families import resnet, vit
 
 VIT, RESNET = vit(heads=[8] * 6, mlp=[256] * 6, width=64), resnet([2, 3, 4, 2], 32)
 KEY = Key("torch", "image", 2, 1)
@@ -65,20 +64,8 @@ def test_two_families_and_few_layouts_are_refused() -> None:
 def test_a_layout_of_another_family_is_not_predicted() -> None:
     layouts = sample_layouts(VIT, {"image"}, 12, 0)
     cost = fit(KEY, layouts, list(map(known_ms, layouts)))
-    model = CostModel(hardware="a processor", engines={str(KEY): cost})
-
-    assert predict_all(model, siglip()) == {"torch:image:2:1": predict(cost, KEY, siglip())}
-    assert predict_all(model, RESNET) == {}
     with pytest.raises(ValueError, match="is of a vit, not of a resnet"):
         predict(cost, KEY, RESNET)
-
-
-def test_rates_for_masks_grow_with_what_is_kept() -> None:
-    layouts = sample_layouts(VIT, {"image"}, 12, 0)
-    rates = rates_for_masks(fit(KEY, layouts, list(map(known_ms, layouts))), KEY, VIT)
-
-    assert rates.constant == pytest.approx(0.2, rel=0.05)
-    assert min(rates.a, rates.b) > 0
 
 
 def test_a_key_is_text_and_a_constraint() -> None:

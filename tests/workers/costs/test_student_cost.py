@@ -8,7 +8,7 @@ from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.spec import PruneTarget
 from tinyclip_workers.costs.sizes import sizes_of
 from tinyclip_workers.costs.student_cost import UnusableTarget, layout_cost, student_cost, target_cost
-from tinyclip_workers.costs.terms import term_names
+from tinyclip_workers.costs.terms import count_terms, term_names
 from tinyclip_workers.inheritance.shape import masks_of_size
 from tinyclip_workers.model.masked import size_of, units_of
 from tinyclip_workers.model.masks import Mask, Tower
@@ -119,6 +119,20 @@ class TestExpectedCost:
 
 
 class TestLatencies:
+    @pytest.mark.parametrize("tower", BOTH)
+    @pytest.mark.parametrize("layout", [vit_layout(width=64, mlp=96), siglip_layout(width=64, mlp=96)], ids=["vit", "siglip"])
+    def test_masks_see_the_predicted_one(self, layout: Layout, tower: Tower) -> None:
+        coefficients = {term: 1.0 + number for number, term in enumerate(term_names("vit"))}
+        target = PruneTarget(latency_ms=1, tower=tower, batch=2, coefficients=coefficients)
+        sizes = {"width": 11, "heads": [2, 1, 3], "mlp": [5, 7, 20]}
+        pruned = layout.model_copy(update={tower: getattr(layout, tower).model_copy(update=sizes)})
+
+        found = target_cost(target, layout, [tower])
+
+        terms = count_terms(pruned, tower, 2, library=False)
+        predicted = sum(coefficients[term] * value for term, value in terms.items())
+        assert found.constant + found.towers[tower].cost(kept_in(11, [2, 1, 3], [5, 7, 20])) == pytest.approx(predicted)
+
     @pytest.mark.parametrize("name", term_names("vit"))
     def test_each_term_can_be_what_masks_are_limited_by(self, name: str) -> None:
         target = PruneTarget(latency_ms=1, coefficients={"calls": 1e-6, name: 1e-6})

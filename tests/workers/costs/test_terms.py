@@ -2,7 +2,7 @@
 
 import pytest
 from tinyclip.schemas.layouts import Layout
-from tinyclip_workers.costs.terms import Tower, count_terms, family_of, mask_rates, term_names
+from tinyclip_workers.costs.terms import count_terms, family_of, term_names
 from tinyclip_workers.model.summary import image_macs, meta_model, text_macs
 
 from tests.workers.costs.families import LAYOUTS, resnet, vit
@@ -43,20 +43,3 @@ def test_blocks_of_a_library_are_told_apart_by_the_parity_of_heads() -> None:
 
     assert (even["own_blocks"], even["fused_blocks"], even["unfused_blocks"]) == (0, 2, 0)
     assert (odd["own_blocks"], odd["fused_blocks"], odd["unfused_blocks"]) == (0, 0, 2)
-
-
-@pytest.mark.parametrize("tower", ["image", "text"])
-@pytest.mark.parametrize("name", ["vit", "siglip"])
-def test_masks_see_the_predicted_latency(name: str, tower: Tower) -> None:
-    layout = LAYOUTS[name]
-    coefficients = {term: 1.0 + number for number, term in enumerate(term_names("vit"))}
-    rates = mask_rates(coefficients, layout, tower, 2)
-    sizes = {"width": 11, "heads": [2, 1, 3], "mlp": [5, 7, 20]}
-    pruned = layout.model_copy(update={tower: getattr(layout, tower).model_copy(update=sizes)})
-
-    expected = rates.constant + rates.channel * 11
-    for heads, units in zip([2, 1, 3], [5, 7, 20], strict=True):
-        expected += rates.block + 11 * (rates.a * heads + rates.b * units + rates.c) + rates.head * heads + rates.unit * units
-
-    terms = count_terms(pruned, tower, 2, library=False)
-    assert expected == pytest.approx(sum(coefficients[term] * value for term, value in terms.items()))

@@ -36,7 +36,7 @@ less do changes of the load on the machine distort the differences between layou
 
 @dataclass(frozen=True)
 class _Work:
-    """What to measure: the keys of each layout, the teacher's own first."""
+    """The layouts to measure, the teacher's own first, and the keys of each."""
 
     layouts: list[Layout]
     keys: list[list[Key]]

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
-from tinyclip.artifacts.searches import CostModel, EngineCost
+from tinyclip.artifacts.searches import EngineCost
 from tinyclip.schemas.layouts import Layout
 from tinyclip.schemas.searches import Hardware
 
-from tinyclip_workers.costs.terms import MaskRates, Terms, Tower, count_terms, family_of, mask_rates, term_names
+from tinyclip_workers.costs.terms import Terms, Tower, count_terms, family_of, term_names
 
 Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
@@ -33,7 +33,7 @@ _OPENVINO = "openvino"
 
 @dataclass(frozen=True)
 class Key:
-    """What latencies of a cost model are of: one call of a tower of an engine."""
+    """One call of a tower of an engine, which latencies of a cost model are of."""
 
     engine: str
     tower: Tower
@@ -86,18 +86,6 @@ def predict(cost: EngineCost, key: Key, layout: Layout) -> float:
     if family != cost.family:
         raise ValueError(f"the cost model of {key} is of a {cost.family}, not of a {family}")
     return sum(cost.coefficients.get(name, 0.0) * value for name, value in key.terms(layout).items())
-
-
-def predict_all(model: CostModel, layout: Layout) -> dict[str, float]:
-    """Return the predicted latency of a layout by key, of those that were fitted to its family."""
-    keys = {text: Key.parse(text) for text in model.engines}
-    of_family = {text: key for text, key in keys.items() if family_of(layout, key.tower) == model.engines[text].family}
-    return {text: predict(model.engines[text], key, layout) for text, key in of_family.items()}
-
-
-def rates_for_masks(cost: EngineCost, key: Key, layout: Layout) -> MaskRates:
-    """Return a fitted latency as a function of what masks keep of a transformer like that of `layout`."""
-    return mask_rates(cost.coefficients, layout, key.tower, key.batch)
 
 
 def relative_errors(predicted: Sequence[float], measured: Sequence[float]) -> Vector:

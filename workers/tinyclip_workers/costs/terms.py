@@ -2,13 +2,12 @@
 
 A latency is the sum of all terms, each times its milliseconds per unit on some hardware. Terms are linear in what masks remove
 (channels, heads and MLP units of each layer, and products of channels with either), so a fitted cost is a constraint for masks
-too (`mask_rates`).
+too (`student_cost`).
 
 Shapes: B batch, P patches, T tokens (of a text: the whole context), d width, H_l heads and m_l MLP units of layer l, h width of a
 head, E embedding size. A product of (M, K) with weights (K, N) takes M*K*N multiply-adds.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, TypeAlias
 
@@ -200,47 +199,3 @@ def _resnet_terms(layout: Layout, batch: int) -> _ResnetTerms:
     terms.weights += channels * (3 * channels + layout.embed_dim)
     terms.pool_attention = 2 * batch * tokens * tokens * channels
     return terms
-
-
-@dataclass(frozen=True)
-class MaskRates:
-    """A transformer's latency as a function of what masks keep.
-
-    The sum of `constant`, `channel * d`, and of each layer that has anything: block + d*(a*H_l + b*m_l + c) + head*H_l +
-    unit*m_l.
-    """
-
-    constant: float
-    channel: float
-    """Of the patch embedding, the token embedding and the projection to the embedding, which no layer has."""
-    block: float
-    a: float
-    b: float
-    c: float
-    head: float
-    unit: float
-
-
-def mask_rates(coefficients: Terms, layout: Layout, tower: Tower, batch: int) -> MaskRates:
-    """Return the rates of a tower that was fitted with these coefficients, by differences between layouts near `layout`.
-
-    They hold for our own towers, which compute what masks have pruned, of a width that is not aligned. Layers count whole:
-    `block` and `c` are of both branches.
-    """
-
-    def latency(width: int, heads: Sequence[int], mlp: Sequence[int]) -> float:
-        sizes = {"width": width, "heads": list(heads), "mlp": list(mlp)}
-        pruned = layout.model_copy(update={tower: getattr(layout, tower).model_copy(update=sizes)})
-        terms = count_terms(pruned, tower, batch, library=False, any_width=True)
-        return sum(coefficients.get(name, 0.0) * value for name, value in terms.items())
-
-    # Linear in each size alone: with widths 0 and 1 and one layer of 0 or 1 head and unit, differences are the rates. A layer of
-    # one branch counts half, so the two kinds of branch together are one.
-    constant, channel = latency(0, [0], [0]), latency(1, [0], [0]) - latency(0, [0], [0])
-    head = latency(0, [2], [0]) - latency(0, [1], [0])
-    unit = latency(0, [0], [2]) - latency(0, [0], [1])
-    block = latency(0, [1], [1]) - constant - head - unit
-    a = latency(1, [2], [0]) - latency(1, [1], [0]) - head
-    b = latency(1, [0], [2]) - latency(1, [0], [1]) - unit
-    c = latency(1, [1], [1]) - constant - channel - block - a - b - head - unit
-    return MaskRates(constant, channel, block, a, b, c, head, unit)

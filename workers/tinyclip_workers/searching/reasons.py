@@ -27,7 +27,7 @@ class Compared(Protocol):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a reason is written from."""
+    """The facts that a reason is written from."""
 
     post: SearchPost
     costs: Costs
